@@ -1,0 +1,106 @@
+"""Everything that can be refused or go wrong, as one tree.
+
+::
+
+    KtqueueError
+    ├── Invalid                 the request is wrong; names the field and what is allowed
+    │   ├── UnknownModel        no such alias; carries the names there are
+    │   ├── UnsupportedTask     the model exists and can't do this task
+    │   ├── TooLarge            a part of the request is over its bound
+    │   └── IdempotencyMismatch the key was used before, for another request
+    ├── NotFound                no such job (or no longer)
+    ├── Conflict                the job's state does not allow this
+    ├── QueueFull               the lane has its limit; carries when to try again
+    ├── Unavailable             a part we depend on did not answer; safe to try again
+    │   ├── StoreUnavailable    SQL
+    │   └── LanesUnavailable    Redis
+    └── ConfigurationError      settings or models.toml are wrong; shown at start, ends the process
+
+HTTP statuses are not known here: `api/errors.py` maps them.
+"""
+
+from __future__ import annotations
+
+
+class KtqueueError(Exception):
+    """The root; ``str()`` of it is fit to be shown to a client."""
+
+
+class Invalid(KtqueueError):
+    """The request is wrong. ``field`` is a dotted path into it, or "" for the whole."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class UnknownModel(Invalid):
+    """No model of that alias in the catalogue."""
+
+    code = "unknown_model"
+
+    def __init__(self, model: str, known: list[str]) -> None:
+        super().__init__(f"no model named {model!r}; there are: {', '.join(known)}", field="model")
+        self.known = known
+
+
+class UnsupportedTask(Invalid):
+    """The model is there and can't do the task that was asked for."""
+
+    code = "unsupported_task"
+
+
+class TooLarge(Invalid):
+    """Some part of the request is over its bound."""
+
+    code = "too_large"
+
+
+class IdempotencyMismatch(Invalid):
+    """The Idempotency-Key was used before, with another request."""
+
+    code = "idempotency_mismatch"
+
+
+class NotFound(KtqueueError):
+    """There is no such thing, or there is no longer."""
+
+    code = "not_found"
+
+
+class Conflict(KtqueueError):
+    """What was asked does not fit the job's present state."""
+
+    code = "conflict"
+
+
+class QueueFull(KtqueueError):
+    """The lane holds as many queued jobs as it may. ``retry_after_s``: whole seconds, at least 1."""
+
+    code = "queue_full"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(KtqueueError):
+    """Something we depend on did not answer. Trying again later is safe."""
+
+    code = "unavailable"
+
+
+class StoreUnavailable(Unavailable):
+    """The SQL database did not answer, or is locked."""
+
+
+class LanesUnavailable(Unavailable):
+    """Redis did not answer."""
+
+
+class ConfigurationError(KtqueueError):
+    """Settings or models.toml are wrong. One clear line, then a non-zero exit."""
+
+    code = "configuration"

@@ -1,0 +1,158 @@
+"""A job: the row in `jobs`, its states, and what may become of it. Frozen values, no I/O.
+
+::
+
+                ┌────────── retry, or lease lost ──────────┐
+                ▼                                          │
+     POST ─▶ queued ───claim───▶ running ──┬─▶ succeeded   │
+                │                          ├─▶ failed ─────┘ (only while attempts remain)
+                ├─▶ cancelled ◀────────────┤
+                └─▶ expired   ◀────────────┘
+
+`succeeded`, `failed`, `cancelled` and `expired` are terminal and never change again.
+Every instant is in whole Unix milliseconds on the database's clock.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+JsonObject: TypeAlias = dict[str, Any]
+
+
+class JobState(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job will never change again."""
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.EXPIRED}),
+    JobState.RUNNING: frozenset(
+        {JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
+    ),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+    JobState.EXPIRED: frozenset(),
+}
+
+
+class Task(StrEnum):
+    """What is asked of a model."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    CLASSIFY = "classify"
+    RERANK = "rerank"
+    ECHO = "echo"
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed, as clients see it. ``code`` is stable, ``message`` is for people."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a job consumed, in the model's own tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request for inference.
+
+    ``attempt`` counts the claims that are charged to the job (never above ``max_attempts``); ``claims`` counts
+    all of them and orders the job's events; ``token`` names the claim that holds it now.
+    """
+
+    id: str
+    model: str
+    task: Task
+    input: JsonObject
+    params: JsonObject
+    created_at: int
+    rank: float
+    priority: int = 5
+    max_attempts: int = 3
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    run_at: int | None = None
+    deadline_at: int | None = None
+    retry_of: str | None = None
+    state: JobState = JobState.QUEUED
+    attempt: int = 0
+    claims: int = 0
+    token: str | None = None
+    worker: str | None = None
+    lease_until: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    result: JsonObject | None = None
+    error: JobError | None = None
+    usage: Usage | None = None
+    largest_batch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What a write about a running job must still match, or it changes nothing."""
+
+    job_id: str
+    token: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to become of one running job.
+
+    ``state`` is SUCCEEDED (with ``result``), FAILED (with ``error``), or QUEUED: to be tried again at ``run_at``,
+    with ``charged=False`` when the attempt is given back because it was no fault of the job's.
+    """
+
+    fence: Fence
+    state: JobState
+    result: JsonObject | None = None
+    error: JobError | None = None
+    usage: Usage | None = None
+    largest_batch: int | None = None
+    run_at: int | None = None
+    charged: bool = True
+
+
+def fence_of(job: Job) -> Fence:
+    """The fence of a job that is running."""
+    if job.token is None:
+        raise ValueError(f"{job.id} is {job.state}, so no claim holds it")
+    return Fence(job.id, job.token, job.attempt)
+
+
+def new_job_id() -> str:
+    """``job_`` and a UUIDv7 in hex (RFC 9562, section 5.7): ids sort by the time they were made."""
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (time.time_ns() // 1_000_000) << 80 | random
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return f"job_{value:032x}"

@@ -1,0 +1,68 @@
+"""Lanes: for each model the ordered queue of job ids, and the bell that wakes an idle worker.
+
+A lane only orders. Whatever it forgets is added again from the store, and adding twice is adding once.
+Any method may raise LanesUnavailable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One job's place in its lane."""
+
+    model: str
+    id: str
+    rank: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """A lane at a glance. ``rate`` is jobs finished per second of late, None when too few did to say."""
+
+    depth: int
+    rate: float | None
+
+
+class Lanes(Protocol):
+    """Ordered queues with a bell."""
+
+    def ping(self) -> None:
+        """Really ask the server; raises LanesUnavailable."""
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Add ids (idempotent) and ring the bell of each lane touched."""
+
+    def pull(self, model: str, limit: int) -> list[str]:
+        """Take out up to ``limit`` ids, smallest rank first; no two callers get the same id."""
+
+    def remove(self, model: str, job_id: str) -> None:
+        """Take one id out, if it is there."""
+
+    def missing(self, model: str, ids: Sequence[str]) -> list[str]:
+        """Those of ``ids`` that the lane does not hold."""
+
+    def position(self, model: str, job_id: str) -> int | None:
+        """How many are ahead of this job; None if it is not in the lane."""
+
+    def view(self, model: str) -> LaneView:
+        """Depth and rate."""
+
+    def ring(self, model: str) -> None:
+        """Wake a worker of this lane, unless a bell is already pending."""
+
+    def answer(self, model: str) -> None:
+        """Note that the bell was heard: the next ``ring`` sends a new one."""
+
+    def count_finished(self, model: str, jobs: int) -> None:
+        """Feed the lane's rate."""
+
+    def ask_cancel(self, model: str, ids: Sequence[str]) -> None:
+        """Tell the slots of a lane to drop jobs that are in their batch."""
+
+    def cancels(self, model: str, after: str) -> tuple[list[str], str]:
+        """Ids to drop that were asked for after the mark ``after`` ("" for all kept), and the new mark."""

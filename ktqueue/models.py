@@ -1,0 +1,168 @@
+"""The model catalogue, models.toml: which aliases there are, what each can do, and with what it is run."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ktqueue.errors import ConfigurationError, UnknownModel
+
+EngineName = Literal["echo", "encoder", "causal"]
+TaskName = Literal["generate", "embed", "classify", "rerank", "echo"]
+
+TASKS_OF: Mapping[EngineName, tuple[TaskName, ...]] = {
+    "echo": ("echo",),
+    "encoder": ("embed", "classify", "rerank"),
+    "causal": ("generate",),
+}
+ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+SOURCE = re.compile(
+    r"package:(?P<package>\w+)(/(?P<inside>.+))?|path:(?P<path>.+)|hub:(?P<hub>[\w.-]+/[\w.-]+)(@(?P<revision>\S+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Where weights lie: ``name`` is a folder or a hub id, ``gguf`` a file in that folder if it is one of those."""
+
+    name: str
+    revision: str | None = None
+    gguf: str | None = None
+
+
+class ModelSpec(BaseModel):
+    """One alias of the catalogue."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    alias: str = Field(exclude=True)
+    engine: EngineName
+    tasks: tuple[TaskName, ...] = ()
+    """What clients may ask of it, the first being the default; left out: the engine's first task."""
+    source: str | None = None
+    """``package:import_name/path/inside``, ``path:folder-or-file.gguf`` or ``hub:owner/name@revision``."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """``auto`` is CUDA where there is one, else the CPU."""
+    slots: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many child processes hold this model, each with its own copy."""
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """CPU threads a slot computes with; 0 is torch's own choice, a thread a core."""
+    max_batch: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Most jobs a slot holds at once."""
+    tokens_per_step: Annotated[int, Field(ge=16, le=1_000_000)] = 2048
+    """Padded tokens an encoder runs in one step; prompt tokens a causal model reads in one step."""
+    context: Annotated[int, Field(ge=8)] | None = None
+    """Most tokens of one prompt (and its answer); left out: what the model's own configuration says."""
+    trust_remote_code: bool = False
+    """Let a hub repository run its own Python here."""
+    faults: bool = False
+    """Only for ``echo``: honour ``params.fail``; for tests."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuples(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("tasks"), list):
+            return {**data, "tasks": tuple(data["tasks"])}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        foreign = [task for task in self.tasks if task not in TASKS_OF[self.engine]]
+        if foreign:
+            allowed = ", ".join(TASKS_OF[self.engine])
+            raise ValueError(f"tasks: engine {self.engine!r} can't do {', '.join(foreign)}; it can do: {allowed}")
+        if (self.engine == "echo") != (self.source is None):
+            raise ValueError("source: needed by every engine but 'echo', which has none")
+        if self.source is not None and not SOURCE.fullmatch(self.source):
+            raise ValueError(
+                "source: must be package:import_name/path, path:folder-or-file.gguf or hub:owner/name@revision"
+            )
+        if self.faults and self.engine != "echo":
+            raise ValueError("faults: only engine 'echo' has them")
+        return self
+
+    @property
+    def offers(self) -> tuple[TaskName, ...]:
+        """The tasks clients may ask for, the default first."""
+        return self.tasks or TASKS_OF[self.engine][:1]
+
+    def weights(self) -> Weights:
+        """Where the weights are. Raises ConfigurationError if a package or a path is not there."""
+        match = SOURCE.fullmatch(self.source or "")
+        if match is None:
+            raise ConfigurationError(f"model {self.alias!r} has no weights")
+        if match["hub"]:
+            return Weights(match["hub"], revision=match["revision"])
+        path = Path(match["path"]).expanduser() if match["path"] else self._inside_package(match)
+        if not path.exists():
+            raise ConfigurationError(f"model {self.alias!r}: {path} does not exist")
+        if path.is_file():
+            return Weights(str(path.parent), gguf=path.name)
+        return Weights(str(path))
+
+    def _inside_package(self, match: re.Match[str]) -> Path:
+        found = find_spec(match["package"])
+        if found is None or not found.submodule_search_locations:
+            raise ConfigurationError(f"model {self.alias!r}: the package {match['package']!r} is not installed")
+        return Path(found.submodule_search_locations[0]) / (match["inside"] or "")
+
+
+class Catalogue(Mapping[str, ModelSpec]):
+    """The models there are, by alias; an unknown alias raises UnknownModel with the names there are."""
+
+    def __init__(self, specs: Mapping[str, ModelSpec]) -> None:
+        self._specs = dict(specs)
+
+    def __getitem__(self, alias: str) -> ModelSpec:
+        try:
+            return self._specs[alias]
+        except KeyError:
+            raise UnknownModel(alias, sorted(self._specs)) from None
+
+    def __contains__(self, alias: object) -> bool:
+        return alias in self._specs
+
+    def __iter__(self) -> Any:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+
+def load_catalogue(path: Path) -> Catalogue:
+    """Read models.toml. Raises ConfigurationError naming the file, the alias and the entry that is wrong."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: is not TOML: {error}") from error
+    tables = document.pop("models", {})
+    if document:
+        raise ConfigurationError(f"{path}: unknown entry {next(iter(document))!r}; only [models.ALIAS] is known")
+    if not isinstance(tables, dict) or not tables:
+        raise ConfigurationError(f"{path}: no model is declared; write a [models.ALIAS] table")
+    return Catalogue({alias: _spec(path, alias, table) for alias, table in tables.items()})
+
+
+def _spec(path: Path, alias: str, table: object) -> ModelSpec:
+    where = f"{path}: [models.{alias}]"
+    if not ALIAS.fullmatch(alias):
+        raise ConfigurationError(f"{where}: an alias is 1-63 of a-z, 0-9, '.', '_', '-', and starts with one of a-z0-9")
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{where}: must be a table")
+    try:
+        return ModelSpec.model_validate({**table, "alias": alias})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        entry = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{where}: {entry + ': ' if entry else ''}{message}") from error

@@ -1,0 +1,98 @@
+"""Settings: frozen, read from the environment once by an entry point, and passed on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ktqueue.errors import ConfigurationError
+
+PREFIX = "KTQ_"
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+
+
+class Settings(BaseModel):
+    """Each field is read from ``KTQ_<NAME>``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    home: Path = Field(
+        default=Path("~/.ktqueue"),
+        description="Folder for the embedded database, the embedded Redis's files and its socket.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    port: Annotated[int, Field(ge=1, le=65_535)] = Field(default=8000, description="Port the API listens on.")
+    database_url: str = Field(
+        default="",
+        description="`sqlite:///…` or `postgresql://user:password@host/name`. Empty: SQLite in the home folder.",
+    )
+    redis_url: str = Field(
+        default="",
+        description="`redis://`, `rediss://` or `unix://`. Empty: `ktqueue up` starts a server of its own.",
+    )
+    models: Path = Field(
+        default=Path(__file__).resolve().parent.parent / "models.toml", description="The model catalogue."
+    )
+    api_workers: Count = Field(default=2, description="Processes that serve HTTP.")
+    api_threads: Count = Field(default=32, description="Requests each of those serves at once.")
+    max_waits: Count = Field(
+        default=16,
+        description="How many of those threads may be held by long polls and event streams; "
+        "beyond that a wait is answered at once.",
+    )
+    max_body_bytes: Count = Field(default=2_000_000, description="Largest body of one job.")
+    max_bulk_bytes: Count = Field(default=100_000_000, description="Largest body of a bulk submit.")
+    max_bulk_lines: Count = Field(default=50_000, description="Most jobs in a bulk submit.")
+    max_queued: Count = Field(default=1_000_000, description="Most jobs waiting in one lane; beyond it, 429.")
+    lease_seconds: Seconds = Field(
+        default=8.0, description="How long a claim is believed without a sign of life from its worker."
+    )
+    heartbeat_seconds: Seconds = Field(default=2.0, description="How often a worker renews its leases.")
+    sweep_seconds: Seconds = Field(default=1.0, description="How often the sweep repairs what a death left undone.")
+    grace_seconds: Seconds = Field(
+        default=5.0, description="How long a worker told to stop may take to finish what it has."
+    )
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
+        default="info", description="debug, info, warning or error."
+    )
+
+    @field_validator("home", "models")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read ``KTQ_*``. Raises ConfigurationError naming the variable; an unknown one is an error too."""
+        given = {key[len(PREFIX) :].lower(): value for key, value in environ.items() if key.startswith(PREFIX)}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = PREFIX + str(first["loc"][0]).upper()
+            if first["type"] == "extra_forbidden":
+                known = ", ".join(PREFIX + field.upper() for field in cls.model_fields)
+                raise ConfigurationError(f"{name}: no such setting; there are: {known}") from error
+            raise ConfigurationError(f"{name}: {first['msg']}, got {first['input']!r}") from error
+
+    def as_env(self) -> dict[str, str]:
+        """The inverse of `from_env`, to hand settings to a child process."""
+        return {PREFIX + name.upper(): str(getattr(self, name)) for name in type(self).model_fields}
+
+    @property
+    def sql_url(self) -> str:
+        """The database's URL with its driver spelled out, as SQLAlchemy wants it."""
+        if not self.database_url:
+            return f"sqlite:///{self.home / 'ktqueue.db'}"
+        scheme, rest = self.database_url.split("://", 1) if "://" in self.database_url else ("", "")
+        if scheme in {"postgresql", "postgres"}:
+            return f"postgresql+psycopg://{rest}"
+        if scheme in {"sqlite", "postgresql+psycopg"}:
+            return self.database_url
+        raise ConfigurationError(f"{PREFIX}DATABASE_URL: must begin with sqlite:// or postgresql://")

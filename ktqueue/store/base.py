@@ -1,0 +1,120 @@
+"""The store: the one truth about every job. What it says is so; lanes and events are rebuilt from it.
+
+Every method is one transaction. Any method may raise StoreUnavailable, and then nothing was changed or it is
+unknown whether it was (a commit whose answer was lost); all are safe to repeat. Instants are Unix milliseconds on
+the database's own clock, so a client's or a worker's clock may be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ktqueue.job import Job, JobState, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """Which jobs to list, newest first (by id). ``before`` is the last id of the page before."""
+
+    ids: Sequence[str] = ()
+    states: Sequence[JobState] = ()
+    model: str | None = None
+    created_from: int | None = None
+    created_to: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    before: str | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's key, and the digest of the request it came with."""
+
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What an idempotent add found or made: the job as it is now, the digest kept with the key."""
+
+    job_id: str
+    digest: str
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A due job in the order of its lane."""
+
+    id: str
+    rank: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneCensus:
+    """What the store knows of one lane. ``due`` counts queued jobs whose time has come."""
+
+    model: str
+    queued: int
+    due: int
+    running: int
+    oldest_due_at: int | None
+
+
+class Store(Protocol):
+    """Durable jobs."""
+
+    def ping(self) -> None:
+        """Really ask the database; raises StoreUnavailable."""
+
+    def now(self) -> int:
+        """The database's clock. Cheap: may be extrapolated for some seconds by a monotonic clock."""
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Commit new queued jobs, all or none."""
+
+    def add_once(self, job: Job, key: IdempotencyKey) -> Kept:
+        """Commit ``job`` unless the key is there already; concurrent callers get one and the same job."""
+
+    def get(self, job_id: str) -> Job | None:
+        """The job as it is now."""
+
+    def search(self, query: JobQuery) -> list[Job]:
+        """Jobs that match, newest first, at most ``query.limit``."""
+
+    def claim(self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int) -> list[Job]:
+        """Make running, under ``token``, those that are queued, due and within their deadline; in the order of ids.
+
+        A claimed job has attempt + 1, claims + 1, started_at now, and a lease of ``lease_ms``.
+        """
+
+    def renew(self, token: str, ids: Sequence[str], *, lease_ms: int) -> set[str]:
+        """Extend the leases that ``token`` still holds; the ids of those (the others are lost to the caller)."""
+
+    def finish(self, verdicts: Sequence[Verdict], *, only_lapsed: bool = False) -> set[str]:
+        """Apply what is still fenced, drop the rest; the ids that changed.
+
+        A QUEUED verdict clears token and lease and, if uncharged, takes the attempt back.
+        With ``only_lapsed`` a job whose lease is still good is left alone.
+        """
+
+    def cancel(self, job_id: str) -> Job | None:
+        """Cancel unless terminal; the job as it was *before*, or None if there is none."""
+
+    def expire(self, limit: int) -> list[Job]:
+        """Expire jobs past their deadline, queued or running; those jobs as they were before."""
+
+    def lapsed(self, limit: int) -> list[Job]:
+        """Running jobs whose lease has run out."""
+
+    def waiting(self, model: str, *, after: Waiting | None, limit: int) -> list[Waiting]:
+        """Due queued jobs of a lane in rank order, those after ``after``."""
+
+    def census(self) -> list[LaneCensus]:
+        """Every lane with at least one job queued or running."""
+
+    def delete(self, job_id: str) -> bool:
+        """Delete a terminal job; whether one was deleted."""

@@ -1,0 +1,78 @@
+"""An engine runs a batch. The drain loop calls it, it calls nobody: no thread, no I/O, no clock of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from ktqueue.job import JobError, JsonObject, Task, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One job as an engine sees it; ``input`` and ``params`` were validated when it was submitted."""
+
+    id: str
+    task: Task
+    input: JsonObject
+    params: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More text of one request: ``offset`` characters were given before it. ``progress`` is 0.0-1.0."""
+
+    id: str
+    text: str
+    offset: int
+    progress: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """``done`` of ``total`` items of one request are ready; there is more to come."""
+
+    id: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The request is done. ``largest_batch``: the most requests that shared one of its steps."""
+
+    id: str
+    result: JsonObject
+    usage: Usage | None
+    largest_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request is over without a result; its batch-mates go on."""
+
+    id: str
+    error: JobError
+
+
+Output: TypeAlias = Delta | Progress | Finished | Failed
+
+
+class Engine(Protocol):
+    """Every submitted request gets exactly one Finished or Failed from some later ``step``, unless cancelled."""
+
+    def capacity(self) -> int:
+        """How many more requests it would take now; 0 while it is full."""
+
+    def submit(self, request: Request) -> None:
+        """Take a request in. One that can never run is answered with Failed by the next step."""
+
+    def step(self) -> list[Output]:
+        """One bounded piece of work for the batch as it is now; [] when there is nothing to do.
+
+        May raise only when the engine itself is broken: then everything submitted is lost and it must be
+        replaced.
+        """
+
+    def cancel(self, job_id: str) -> None:
+        """Forget a request, free its place now; nothing more is said of it. Unknown ids are ignored."""
