@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ktqueue.errors import ConfigurationError, UnknownModel
+from ktqueue.errors import ConfigurationError, UnknownModel, UnsupportedTask
 
 EngineName = Literal["echo", "encoder", "causal"]
 TaskName = Literal["generate", "embed", "classify", "rerank", "echo"]
@@ -93,6 +93,15 @@ class ModelSpec(BaseModel):
     def offers(self) -> tuple[TaskName, ...]:
         """The tasks clients may ask for, the default first."""
         return self.tasks or TASKS_OF[self.engine][:1]
+
+    def task(self, asked: str | None) -> TaskName:
+        """The task that was asked for, or the default. Raises UnsupportedTask."""
+        if asked is None:
+            return self.offers[0]
+        for offered in self.offers:
+            if offered == asked:
+                return offered
+        raise UnsupportedTask(f"{self.alias!r} can't do {asked!r}; it can do: {', '.join(self.offers)}", field="task")
 
     def weights(self) -> Weights:
         """Where the weights are. Raises ConfigurationError if a package or a path is not there."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from ktqueue.errors import ConfigurationError
 
@@ -27,6 +28,10 @@ class Settings(BaseModel):
         description="Folder for the embedded database, the embedded Redis's files and its socket.",
     )
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    trusted_network: bool = Field(
+        default=False,
+        description="True says that only trusted clients reach an address other than loopback; else it is refused.",
+    )
     port: Annotated[int, Field(ge=1, le=65_535)] = Field(default=8000, description="Port the API listens on.")
     database_url: str = Field(
         default="",
@@ -41,7 +46,7 @@ class Settings(BaseModel):
     )
     api_workers: Count = Field(default=2, description="Processes that serve HTTP.")
     api_threads: Count = Field(default=32, description="Requests each of those serves at once.")
-    max_waits: Count = Field(
+    max_waits: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
         default=16,
         description="How many of those threads may be held by long polls and event streams; "
         "beyond that a wait is answered at once.",
@@ -66,6 +71,30 @@ class Settings(BaseModel):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("trusted_network")
+    @classmethod
+    def _not_exposed(cls, value: bool, info: ValidationInfo) -> bool:
+        host = info.data.get("host")
+        if not value and host is not None and host not in LOOPBACK:
+            raise PydanticCustomError(
+                "exposed",
+                "must be true to listen on {host}, where others can reach the service: it has no keys yet",
+                {"host": host},
+            )
+        return value
+
+    @field_validator("max_waits")
+    @classmethod
+    def _threads_left(cls, value: int, info: ValidationInfo) -> int:
+        threads = info.data.get("api_threads")
+        if threads is not None and value >= threads:
+            raise PydanticCustomError(
+                "no_threads_left",
+                "must be below KTQ_API_THREADS, {threads}, or waiting requests starve the others",
+                {"threads": threads},
+            )
+        return value
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:

@@ -34,7 +34,7 @@ class EventId(NamedTuple):
         claim, dash, offset = text.partition("-")
         if not (dash and claim.isascii() and claim.isdigit() and offset.isascii() and offset.isdigit()):
             raise Invalid("must be the id of an event of this job, like '1-17'", field="Last-Event-ID")
-        if len(claim) > 9 or int(offset) > END:
+        if len(claim) > 9 or len(offset) > 10 or int(offset) > END:
             raise Invalid("must be the id of an event of this job, like '1-17'", field="Last-Event-ID")
         return cls(int(claim), int(offset))
 

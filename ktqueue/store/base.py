@@ -97,7 +97,7 @@ class Store(Protocol):
     def finish(self, verdicts: Sequence[Verdict], *, only_lapsed: bool = False) -> set[str]:
         """Apply what is still fenced, drop the rest; the ids that changed.
 
-        A QUEUED verdict clears token and lease and, if uncharged, takes the attempt back.
+        A QUEUED verdict clears token, worker, lease and started_at and, if uncharged, takes the attempt back.
         With ``only_lapsed`` a job whose lease is still good is left alone.
         """
 
@@ -109,6 +109,9 @@ class Store(Protocol):
 
     def lapsed(self, limit: int) -> list[Job]:
         """Running jobs whose lease has run out."""
+
+    def wake(self, limit: int) -> list[Job]:
+        """Queued jobs whose ``run_at`` has come: it is cleared, so each is told once; those jobs, earliest first."""
 
     def waiting(self, model: str, *, after: Waiting | None, limit: int) -> list[Waiting]:
         """Due queued jobs of a lane in rank order, those after ``after``."""

@@ -1,0 +1,52 @@
+"""The Flask application: resources over use cases that are passed in."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from flask import Flask
+
+from api import errors
+from api.answers import Answer
+from api.bulk import Bulk
+from api.catalogue import CatalogueResource
+from api.docs import Docs
+from api.events import JobEvents
+from api.health import HealthResource
+from api.jobs import Jobs
+from api.services import ApiServices
+from api.waits import Waits
+from ktqueue.bootstrap import bootstrap
+from ktqueue.process import die_with_parent
+from ktqueue.settings import Settings
+
+
+def create_app(services: ApiServices) -> Flask:
+    """The application, on use cases that are already wired."""
+    app = Flask("api", static_folder=None)
+    app.response_class = Answer
+    # A path is taken as it was sent: no redirects to one that looks alike.
+    app.url_map.merge_slashes = False
+    errors.register(app)
+    waits = Waits(services.settings.max_waits)
+    Jobs(services, waits).register(app)
+    JobEvents(services, waits).register(app)
+    Bulk(services).register(app)
+    CatalogueResource(services).register(app)
+    HealthResource(services).register(app)
+    Docs(services).register(app)
+    return app
+
+
+def from_environment() -> Flask:
+    """What each worker process of the server calls, once it has been forked. Raises ConfigurationError."""
+    settings = Settings.from_env(os.environ)
+    die_with_parent(settings.grace_seconds)
+    log_to_stderr(settings)
+    return create_app(bootstrap(settings))
+
+
+def log_to_stderr(settings: Settings) -> None:
+    """Lines on standard error, from ``settings.log_level`` up."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=settings.log_level.upper())

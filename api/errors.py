@@ -1,0 +1,161 @@
+"""From what went wrong to an answer: RFC 9457 problem+json. The only place that knows HTTP statuses of domain errors.
+
+400 is for what can't be read (JSON, a header, a cursor), 422 for what was read and breaks a rule.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from api.schemas import FieldError, LineError
+from ktqueue.errors import (
+    Conflict,
+    IdempotencyMismatch,
+    Invalid,
+    KtqueueError,
+    LanesUnavailable,
+    NotFound,
+    QueueFull,
+    StoreUnavailable,
+    TooLarge,
+    Unavailable,
+    UnknownModel,
+)
+
+PROBLEM = "application/problem+json"
+UNAVAILABLE_RETRY_AFTER_S = 2
+
+logger = logging.getLogger(__name__)
+
+
+class Malformed(Invalid):
+    """It can't be read at all: broken JSON, header or cursor."""
+
+    code = "malformed"
+
+
+class UnsupportedMedia(Invalid):
+    """The body's Content-Type is not one that is taken here."""
+
+    code = "unsupported_media_type"
+
+
+class BodyTooLarge(TooLarge):
+    """The whole body is over its bound."""
+
+
+class TooManyReaders(Unavailable):
+    """Every place for readers of events is taken."""
+
+    code = "too_many_readers"
+
+
+class BrokenRules(Invalid):
+    """One or more fields are wrong; ``errors`` lists them, the first is the headline."""
+
+    def __init__(self, errors: Sequence[FieldError], *, too_large: bool = False) -> None:
+        first = errors[0]
+        path = first["field"]
+        super().__init__(f"{path}: {first['message']}" if path else first["message"], field=path)
+        self.errors = list(errors)
+        if too_large:
+            self.code = TooLarge.code
+
+
+STATUS: Mapping[type[KtqueueError], HTTPStatus] = {
+    Malformed: HTTPStatus.BAD_REQUEST,
+    UnknownModel: HTTPStatus.NOT_FOUND,
+    NotFound: HTTPStatus.NOT_FOUND,
+    Conflict: HTTPStatus.CONFLICT,
+    BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    LanesUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+def status_of(error: KtqueueError) -> HTTPStatus:
+    """The status of the nearest class of the tree that has one."""
+    return next(
+        (STATUS[kind] for kind in type(error).__mro__ if kind in STATUS),
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
+
+
+def problem(status: HTTPStatus, detail: str, code: str, **more: Any) -> Response:
+    """A problem+json answer; ``more`` are its extension members."""
+    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, "code": code}
+    return Response(orjson.dumps(body | more), status.value, content_type=PROBLEM)
+
+
+def line_error(error: KtqueueError) -> LineError:
+    """The same for one line of a bulk submit."""
+    said: LineError = {"code": _code(error), "message": str(error)}
+    if isinstance(error, Invalid) and error.field:
+        said["field"] = error.field
+    if (seconds := _retry_after(error)) is not None:
+        said["retry_after"] = seconds
+    return said
+
+
+def register(app: Flask) -> None:
+    """Answer every exception with a problem."""
+    app.register_error_handler(KtqueueError, _refused)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _refused(error: KtqueueError) -> Response:
+    status = status_of(error)
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _unexpected(error)
+    more: dict[str, Any] = {}
+    if isinstance(error, Invalid) and error.field:
+        more["field"] = error.field
+    if isinstance(error, BrokenRules):
+        more["errors"] = error.errors
+    if isinstance(error, UnknownModel):
+        more["allowed"] = error.known
+    response = problem(status, str(error), _code(error), **more)
+    if (seconds := _retry_after(error)) is not None:
+        response.headers["Retry-After"] = str(seconds)
+    return response
+
+
+def _http(error: HTTPException) -> Response:
+    """What Flask itself refuses: no such route, no such method."""
+    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    response = problem(status, error.description or status.phrase, status.name.lower())
+    # Of its headers one matters beyond the content type: Allow, of a 405.
+    for name, value in error.get_headers(request.environ):
+        if name.lower() != "content-type":
+            response.headers[name] = value
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    logger.error("%s %s failed", request.method, request.path, exc_info=error)
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return problem(status, "something went wrong here; it has been logged", "internal_error")
+
+
+def _code(error: KtqueueError) -> str:
+    code: str = getattr(error, "code", "internal_error")
+    return code
+
+
+def _retry_after(error: KtqueueError) -> int | None:
+    if isinstance(error, QueueFull):
+        return error.retry_after_s
+    return UNAVAILABLE_RETRY_AFTER_S if isinstance(error, Unavailable) else None

@@ -1,0 +1,184 @@
+"""What clients send to have a job done. Engines receive `input` and `params` with only what the client gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Required
+
+from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, with_config
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
+
+from api.shapes import Shape, exactly_one
+from api.times import unix_ms
+from ktqueue.models import TaskName
+
+STRICT = ConfigDict(strict=True, extra="forbid")
+MOST_TEXTS = 2048
+MOST_STOPS = 4
+LONGEST_STOP = 100
+LONGEST_DEADLINE_S = 30 * 86_400
+
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
+JsonObject = dict[str, Any]
+
+
+def _one_of(*names: str) -> ConfigDict:
+    """The rule of `exactly_one`, as JSON Schema says it."""
+    return ConfigDict(
+        strict=True, extra="forbid", json_schema_extra={"oneOf": [{"required": [name]} for name in names]}
+    )
+
+
+def _stop(value: Any) -> Any:
+    texts = [value] if isinstance(value, str) else value
+    good = isinstance(texts, list) and 1 <= len(texts) <= MOST_STOPS
+    if not (good and all(isinstance(text, str) and 1 <= len(text) <= LONGEST_STOP for text in texts)):
+        raise PydanticCustomError("stop", "must be a string of 1-100 characters, or an array of 1-4 of them")
+    return value
+
+
+_STOP_TEXT = {"type": "string", "minLength": 1, "maxLength": LONGEST_STOP}
+Stop = Annotated[
+    Any,
+    PlainValidator(_stop),
+    WithJsonSchema(
+        {"anyOf": [_STOP_TEXT, {"type": "array", "items": _STOP_TEXT, "minItems": 1, "maxItems": MOST_STOPS}]}
+    ),
+]
+
+
+@with_config(STRICT)
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Text
+
+
+@with_config(_one_of("prompt", "messages"))
+class GenerateInput(TypedDict, total=False):
+    """A prompt to continue, or a conversation to answer: exactly one of the two."""
+
+    prompt: Text
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
+
+
+@with_config(STRICT)
+class GenerateParams(TypedDict, total=False):
+    """How the text is made. Left out, decoding is greedy."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=32_768, description="Most tokens to generate; 256 if left out.")]
+    temperature: Annotated[float, Field(ge=0, le=2, description="0, the default, always takes the likeliest token.")]
+    top_p: Annotated[float, Field(gt=0, le=1, description="Sample from the likeliest tokens that make up this much.")]
+    top_k: Annotated[int, Field(ge=0, le=1_000_000, description="Sample from so many tokens; 0 is no limit.")]
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1, description="The same seed samples the same text.")]
+    stop: Stop
+    repetition_penalty: Annotated[float, Field(ge=0.1, le=10, description="Above 1 discourages repetition.")]
+
+
+@with_config(_one_of("text", "texts"))
+class TextsInput(TypedDict, total=False):
+    """One text or many: exactly one of the two fields."""
+
+    text: Text
+    texts: Texts
+
+
+@with_config(STRICT)
+class EmbedParams(TypedDict, total=False):
+    """How the embeddings are made."""
+
+    normalize: Annotated[bool, Field(description="Scale to length 1; true if left out.")]
+    dimensions: Annotated[int, Field(ge=1, le=65_536, description="Keep only the first so many numbers.")]
+
+
+@with_config(STRICT)
+class ClassifyParams(TypedDict, total=False):
+    """How the labels are told."""
+
+    top_k: Annotated[int, Field(ge=1, le=100_000, description="Only so many labels a text, best first.")]
+
+
+@with_config(STRICT)
+class RerankInput(TypedDict):
+    """Documents to put in order of how well they answer the query."""
+
+    query: Text
+    documents: Texts
+
+
+@with_config(STRICT)
+class RerankParams(TypedDict, total=False):
+    """How the order is told."""
+
+    top_n: Annotated[int, Field(ge=1, le=MOST_TEXTS, description="Only so many documents, best first.")]
+
+
+@with_config(STRICT)
+class EchoParams(TypedDict, total=False):
+    """For tests: how long to take, and how to fail where models.toml allows it."""
+
+    delay_ms: Annotated[int, Field(ge=0, le=600_000)]
+    fail: Literal["permanent", "retryable", "crash"]
+
+
+def _instant(value: object) -> int:
+    try:
+        return unix_ms(value)
+    except ValueError as error:
+        raise PydanticCustomError("time", "{why}", {"why": str(error)}) from error
+
+
+@with_config(STRICT)
+class JobRequest(TypedDict, total=False):
+    """A job to be done. What `input` and `params` hold depends on the task; leave out what you do not set."""
+
+    model: Required[Annotated[str, Field(min_length=1, max_length=63, description="An alias of /api/v1/models.")]]
+    task: Annotated[str, Field(max_length=32, description="Left out: the first of the model's tasks.")]
+    input: Required[Any]
+    params: Any
+    priority: Annotated[int, Field(ge=0, le=9, description="9 runs first; 5 if left out.")]
+    max_attempts: Annotated[int, Field(ge=1, le=10, description="3 if left out.")]
+    metadata: Annotated[
+        dict[
+            Annotated[str, Field(min_length=1, max_length=64)],
+            Annotated[str, Field(max_length=512)],
+        ],
+        Field(max_length=16, description="Yours to label jobs with, and to list them by."),
+    ]
+    deadline_seconds: Annotated[
+        float, Field(gt=0, le=LONGEST_DEADLINE_S, description="Expire unless it has ended in this time; up to 30 days.")
+    ]
+    run_at: Annotated[
+        int,
+        PlainValidator(_instant),
+        WithJsonSchema(
+            {"type": "string", "format": "date-time", "description": "Not before this; at most a year ahead."}
+        ),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskShapes:
+    """The rules for one task."""
+
+    input: Shape[Any]
+    params: Shape[Any]
+
+
+TASKS: Mapping[TaskName, TaskShapes] = {
+    "generate": TaskShapes(
+        Shape(GenerateInput, at="input", check=exactly_one("prompt", "messages")), Shape(GenerateParams, at="params")
+    ),
+    "embed": TaskShapes(
+        Shape(TextsInput, at="input", check=exactly_one("text", "texts")), Shape(EmbedParams, at="params")
+    ),
+    "classify": TaskShapes(
+        Shape(TextsInput, at="input", check=exactly_one("text", "texts")), Shape(ClassifyParams, at="params")
+    ),
+    "rerank": TaskShapes(Shape(RerankInput, at="input"), Shape(RerankParams, at="params")),
+    "echo": TaskShapes(Shape(JsonObject, at="input"), Shape(EchoParams, at="params")),
+}

@@ -1,0 +1,122 @@
+"""/api/v1/jobs: submit, look, list, cancel, retry, delete."""
+
+from __future__ import annotations
+
+import orjson
+from flask import Flask, request
+
+from api.answers import JSON, Answer, answer, etag_of, retry_after
+from api.body import decode, read, require_type
+from api.cursor import JOB_ID
+from api.listing import FILTERS, METADATA, job_query, page
+from api.preferences import Preference, idempotency_key, preference
+from api.query import parameters, wait_seconds
+from api.representation import JOBS, job_body, path_of
+from api.services import ApiServices
+from api.submission import Submissions
+from api.waits import Waits
+from ktqueue.errors import NotFound, Unavailable
+from ktqueue.job import Job
+
+
+class Jobs:
+    """The resource of jobs."""
+
+    def __init__(self, services: ApiServices, waits: Waits) -> None:
+        self._intake = services.intake
+        self._following = services.following
+        self._submissions = Submissions(services.catalogue)
+        self._max_body_bytes = services.settings.max_body_bytes
+        self._waits = waits
+
+    def register(self, app: Flask) -> None:
+        """Add the routes."""
+        app.add_url_rule(JOBS, "submit", self.submit, methods=["POST"])
+        app.add_url_rule(JOBS, "list_jobs", self.list, methods=["GET"])
+        app.add_url_rule(f"{JOBS}/<job_id>", "get_job", self.get, methods=["GET"])
+        app.add_url_rule(f"{JOBS}/<job_id>", "delete_job", self.delete, methods=["DELETE"])
+        app.add_url_rule(f"{JOBS}/<job_id>/cancel", "cancel_job", self.cancel, methods=["POST"])
+        app.add_url_rule(f"{JOBS}/<job_id>/retry", "retry_job", self.retry, methods=["POST"])
+
+    def submit(self) -> Answer:
+        """Accept a job; wait for its end if that was preferred."""
+        parameters(request)
+        require_type(request, JSON)
+        document = decode(read(request, self._max_body_bytes))
+        submission = self._submissions.parse(document)
+        job, created = self._intake.submit(submission, idempotency_key(request, document))
+        preferred = preference(request)
+        job, waited = self._waited(job, preferred)
+        headers = {"Location": path_of(job.id)}
+        if not created:
+            headers["Idempotency-Replayed"] = "true"
+        if applied := preferred.applied(waited=waited):
+            headers["Preference-Applied"] = applied
+        if waited and job.state.terminal:
+            return answer(job_body(job), 200, headers)
+        headers["Retry-After"] = retry_after(self._intake.wait_s(job.model))
+        return answer(job_body(job), 202, headers)
+
+    def get(self, job_id: str) -> Answer:
+        """A job as it is, or as it is once it has ended."""
+        wait_s = wait_seconds(parameters(request, "wait"))
+        job = self._look(checked(job_id), wait_s)
+        place = self._intake.place(job)
+        body = orjson.dumps(job_body(job, place, self._intake.progress(job)))
+        tag = etag_of(body)
+        headers = {"ETag": f'"{tag}"', "Cache-Control": "no-cache"}
+        if not job.state.terminal:
+            headers["Retry-After"] = retry_after(place.eta_s, place.position)
+        if request.if_none_match.contains_weak(tag):
+            return Answer(b"", 304, headers)
+        return Answer(body, 200, headers, content_type=JSON)
+
+    def list(self) -> Answer:
+        """A page of jobs, newest first."""
+        query = job_query(parameters(request, *FILTERS, prefix=METADATA))
+        return Answer(page(self._intake.search, query), 200, content_type=JSON)
+
+    def cancel(self, job_id: str) -> Answer:
+        """Cancel a job that has not ended; one that has stays as it is."""
+        parameters(request)
+        return answer(job_body(self._intake.cancel(checked(job_id))))
+
+    def retry(self, job_id: str) -> Answer:
+        """A new job like the failed one."""
+        parameters(request)
+        job = self._intake.retry(checked(job_id))
+        headers = {"Location": path_of(job.id), "Retry-After": retry_after(self._intake.wait_s(job.model))}
+        return answer(job_body(job), 202, headers)
+
+    def delete(self, job_id: str) -> Answer:
+        """Forget a job that has ended."""
+        parameters(request)
+        self._intake.delete(checked(job_id))
+        return Answer(b"", 204)
+
+    def _waited(self, job: Job, preferred: Preference) -> tuple[Job, bool]:
+        """The job after the wait that was preferred, and whether there was a place to wait."""
+        if preferred.wait_s is None:
+            return job, False
+        with self._waits.place() as free:
+            if not free:
+                return job, False
+            try:
+                return self._following.wait(job.id, preferred.wait_s), True
+            except Unavailable:
+                # It is committed: whatever is away now, the answer is that it was accepted.
+                return job, False
+
+    def _look(self, job_id: str, wait_s: int) -> Job:
+        if wait_s:
+            with self._waits.place() as free:
+                if free:
+                    return self._following.wait(job_id, wait_s)
+        return self._intake.get(job_id)
+
+
+def checked(job_id: str) -> str:
+    """A job id that may be one: nothing else is looked for. Raises NotFound."""
+    if not JOB_ID.fullmatch(job_id):
+        raise NotFound("there is no such job: an id is job_ and 32 hexadecimal digits")
+    return job_id

@@ -1,0 +1,223 @@
+"""Every operation of the API, as the OpenAPI document tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from api.answers import JSON
+from api.bulk import NDJSON
+from api.errors import PROBLEM
+from api.inputs import JobRequest
+from api.listing import DEFAULT_JOBS, METADATA, MOST_IDS, MOST_JOBS
+from api.query import LONGEST_WAIT_S
+from api.schemas import BulkLine, Health, JobBody, JobList, LaneList, ModelList, Problem, Readiness
+from ktqueue.job import JobState
+
+EVENT_STREAM = "text/event-stream"
+JsonObject = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer: what it means, its body if it has one, and its headers by name with what they say."""
+
+    means: str
+    body: Any = None
+    media: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path. ``problems`` are the statuses that it may answer with problem+json."""
+
+    method: str
+    path: str
+    id: str
+    tag: str
+    summary: str
+    replies: Mapping[int, Reply]
+    problems: Sequence[int] = ()
+    parameters: Sequence[JsonObject] = ()
+    body: Any = None
+    media: str = JSON
+
+
+def _parameter(where: str, name: str, schema: JsonObject, description: str) -> JsonObject:
+    told = {"in": where, "name": name, "schema": schema, "description": description}
+    return told | ({"required": True} if where == "path" else {})
+
+
+JOB_ID = _parameter("path", "job_id", {"type": "string", "pattern": "^job_[0-9a-f]{32}$"}, "The job's id.")
+TIME = {"type": "string", "format": "date-time"}
+WAIT = _parameter(
+    "query",
+    "wait",
+    {"type": "integer", "minimum": 0, "maximum": LONGEST_WAIT_S},
+    "Answer when the job has ended, at the latest after so many seconds.",
+)
+SUBMIT_HEADERS = [
+    _parameter(
+        "header",
+        "Idempotency-Key",
+        {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        "The same key with the same body is the same job, however often it is sent.",
+    ),
+    _parameter(
+        "header", "Prefer", {"type": "string"}, "`wait=N`: answer 200 with the job if it ends within N (up to 60) s."
+    ),
+]
+LIST_FILTERS = [
+    _parameter(
+        "query",
+        "state",
+        {"type": "array", "items": {"type": "string", "enum": [state.value for state in JobState]}},
+        "Jobs in any of these states.",
+    ),
+    _parameter("query", "model", {"type": "string"}, "Jobs of this model."),
+    _parameter(
+        "query",
+        "id",
+        {"type": "array", "items": {"type": "string", "pattern": "^job_[0-9a-f]{32}$"}, "maxItems": MOST_IDS},
+        "Jobs with any of these ids.",
+    ),
+    _parameter("query", "created_from", TIME, "Created then or later."),
+    _parameter("query", "created_to", TIME, "Created before then."),
+    _parameter(
+        "query",
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": MOST_JOBS, "default": DEFAULT_JOBS},
+        "Most jobs on this page.",
+    ),
+    _parameter("query", "cursor", {"type": "string"}, "`next_cursor` of the page before."),
+]
+LAST_EVENT_ID = _parameter(
+    "header", "Last-Event-ID", {"type": "string", "pattern": "^[0-9]{1,9}-[0-9]{1,10}$"}, "Resume after this event."
+)
+IF_NONE_MATCH = _parameter("header", "If-None-Match", {"type": "string"}, "Answer 304 if the job is still this.")
+
+ACCEPTED = Reply(
+    "Accepted: the job is stored.",
+    JobBody,
+    headers={
+        "Location": "Where the job is.",
+        "Retry-After": "In how many seconds it is worth asking.",
+        "Preference-Applied": "Which preferences were kept.",
+        "Idempotency-Replayed": "`true` if the key was known: this is the job of the first request.",
+    },
+)
+
+OPERATIONS = [
+    Operation(
+        "post",
+        "/api/v1/jobs",
+        "submitJob",
+        "jobs",
+        "Submit a job",
+        {200: Reply("It has ended within the wait that was preferred.", JobBody), 202: ACCEPTED},
+        problems=(400, 404, 413, 415, 422, 429, 503),
+        parameters=SUBMIT_HEADERS,
+        body=JobRequest,
+    ),
+    Operation(
+        "get",
+        "/api/v1/jobs",
+        "listJobs",
+        "jobs",
+        f"List jobs, newest first; `{METADATA}KEY=value` finds those with this entry in their metadata",
+        {200: Reply("A page.", JobList)},
+        problems=(400, 422, 503),
+        parameters=LIST_FILTERS,
+    ),
+    Operation(
+        "post",
+        "/api/v1/jobs:bulk",
+        "submitJobs",
+        "jobs",
+        "Submit many jobs, one a line; the answer has a line for each",
+        {200: Reply("What became of each line, in order.", BulkLine, media=NDJSON)},
+        problems=(400, 413, 415, 422),
+        body=JobRequest,
+        media=NDJSON,
+    ),
+    Operation(
+        "get",
+        "/api/v1/jobs/{job_id}",
+        "getJob",
+        "jobs",
+        "Look at a job, or wait for its end",
+        {
+            200: Reply("The job.", JobBody, headers={"ETag": "Of this very answer.", "Retry-After": "When to ask."}),
+            304: Reply("It is still what If-None-Match names."),
+        },
+        problems=(404, 422, 503),
+        parameters=[JOB_ID, WAIT, IF_NONE_MATCH],
+    ),
+    Operation(
+        "delete",
+        "/api/v1/jobs/{job_id}",
+        "deleteJob",
+        "jobs",
+        "Forget a job that has ended",
+        {204: Reply("It is forgotten.")},
+        problems=(404, 409, 422, 503),
+        parameters=[JOB_ID],
+    ),
+    Operation(
+        "get",
+        "/api/v1/jobs/{job_id}/events",
+        "jobEvents",
+        "jobs",
+        "Follow a job: server-sent events",
+        {
+            200: Reply("Events until the job has ended.", str, media=EVENT_STREAM),
+            204: Reply("It has ended and Last-Event-ID is its last event."),
+        },
+        problems=(400, 404, 422, 503),
+        parameters=[JOB_ID, LAST_EVENT_ID],
+    ),
+    Operation(
+        "post",
+        "/api/v1/jobs/{job_id}/cancel",
+        "cancelJob",
+        "jobs",
+        "Cancel a job; one that has ended stays as it is",
+        {200: Reply("The job as it now is.", JobBody)},
+        problems=(404, 422, 503),
+        parameters=[JOB_ID],
+    ),
+    Operation(
+        "post",
+        "/api/v1/jobs/{job_id}/retry",
+        "retryJob",
+        "jobs",
+        "Submit a failed job anew",
+        {202: ACCEPTED},
+        problems=(404, 409, 422, 429, 503),
+        parameters=[JOB_ID],
+    ),
+    Operation(
+        "get", "/api/v1/models", "listModels", "models", "The models", {200: Reply("All of them.", ModelList)}, (422,)
+    ),
+    Operation(
+        "get", "/api/v1/lanes", "listLanes", "models", "Their queues", {200: Reply("All.", LaneList)}, (422, 503)
+    ),
+    Operation("get", "/healthz", "healthz", "health", "Is the process alive?", {200: Reply("Yes.", Health)}),
+    Operation(
+        "get", "/readyz", "readyz", "health", "Do SQL and Redis answer?", {200: Reply("Yes.", Readiness)}, (503,)
+    ),
+]
+
+MEANINGS = {
+    400: "It can't be read: broken JSON, header or cursor.",
+    404: "There is no such job, or no such model.",
+    409: "The job's state does not allow this.",
+    413: "The body is too large.",
+    415: "The Content-Type is not the one that is taken here.",
+    422: "It breaks a rule; `errors` says which, field by field.",
+    429: "The model's queue is full; try again after Retry-After.",
+    503: "Something that is needed does not answer; try again after Retry-After.",
+}
+PROBLEMS = {status: Reply(means, Problem, media=PROBLEM) for status, means in MEANINGS.items()}

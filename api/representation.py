@@ -1,0 +1,76 @@
+"""A job as clients see it."""
+
+from __future__ import annotations
+
+from api.schemas import ErrorBody, JobBody, TimingBody, UsageBody
+from api.times import rfc3339
+from ktqueue.intake import Place
+from ktqueue.job import Job
+
+JOBS = "/api/v1/jobs"
+UNKNOWN = Place()
+
+
+def path_of(job_id: str) -> str:
+    """Where a job is found."""
+    return f"{JOBS}/{job_id}"
+
+
+def job_body(job: Job, place: Place = UNKNOWN, progress: float | None = None) -> JobBody:
+    """The JSON of one job; ``place`` and ``progress`` are left null unless they were asked for."""
+    path = path_of(job.id)
+    return {
+        "id": job.id,
+        "object": "job",
+        "model": job.model,
+        "task": job.task,
+        "state": job.state,
+        "input": job.input,
+        "params": job.params,
+        "result": job.result,
+        "error": _error(job),
+        "priority": job.priority,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "position": place.position,
+        "eta_seconds": None if place.eta_s is None else round(place.eta_s, 1),
+        "progress": progress,
+        "created_at": rfc3339(job.created_at),
+        "run_at": _time(job.run_at),
+        "started_at": _time(job.started_at),
+        "finished_at": _time(job.finished_at),
+        "deadline_at": _time(job.deadline_at),
+        "metadata": dict(job.metadata),
+        "webhook": None,
+        "usage": _usage(job),
+        "timing": _timing(job),
+        "retry_of": job.retry_of,
+        "links": {"self": path, "cancel": f"{path}/cancel", "events": f"{path}/events"},
+    }
+
+
+def _time(instant: int | None) -> str | None:
+    return None if instant is None else rfc3339(instant)
+
+
+def _error(job: Job) -> ErrorBody | None:
+    error = job.error
+    if error is None:
+        return None
+    return {"code": error.code, "message": error.message, "retryable": error.retryable}
+
+
+def _usage(job: Job) -> UsageBody | None:
+    usage = job.usage
+    if usage is None:
+        return None
+    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+
+
+def _timing(job: Job) -> TimingBody:
+    started = job.started_at
+    return {
+        "queued_ms": None if started is None else started - job.created_at,
+        "run_ms": None if started is None or job.finished_at is None else job.finished_at - started,
+        "largest_batch": job.largest_batch,
+    }

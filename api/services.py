@@ -1,0 +1,30 @@
+"""What the API needs of the wired use cases; `ktqueue.bootstrap.Services` has it, and so have the tests' fakes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ktqueue.following import Following
+from ktqueue.intake import Intake
+from ktqueue.models import Catalogue
+from ktqueue.settings import Settings
+
+
+class ApiServices(Protocol):
+    """Read-only: settings, the catalogue, and the use cases clients may reach."""
+
+    @property
+    def settings(self) -> Settings:
+        """Limits on bodies, waits and bulk submits."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The models there are."""
+
+    @property
+    def intake(self) -> Intake:
+        """Submit, look, cancel, retry, delete."""
+
+    @property
+    def following(self) -> Following:
+        """Wait for a job, follow its events."""

@@ -1,0 +1,54 @@
+"""From a JSON document to a submission that is known to be valid: by its fields, its model, and its task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from api.errors import BrokenRules
+from api.inputs import TASKS, JobRequest
+from api.shapes import OVERSIZED, Shape
+from ktqueue.intake import Submission
+from ktqueue.job import Task
+from ktqueue.models import Catalogue
+from ktqueue.rank import DEFAULT_PRIORITY
+
+LONGEST_AHEAD_S = 366 * 86_400
+REQUEST = Shape(JobRequest)
+TASK_OF = {task.value: task for task in Task}
+
+
+class Submissions:
+    """The rules that hold for this catalogue."""
+
+    def __init__(self, catalogue: Catalogue, clock: Callable[[], float] = time.time) -> None:
+        self._catalogue = catalogue
+        self._clock = clock
+
+    def parse(self, document: Any) -> Submission:
+        """Raises BrokenRules, UnknownModel, UnsupportedTask."""
+        asked = REQUEST.parse(document)
+        task = self._catalogue[asked["model"]].task(asked.get("task"))
+        shapes = TASKS[task]
+        inputs, wrong_inputs = shapes.input.errors(asked["input"])
+        params, wrong_params = shapes.params.errors(asked.get("params", {}))
+        if inputs is None or params is None:
+            errors = shapes.input.told(wrong_inputs) + shapes.params.told(wrong_params)
+            raise BrokenRules(errors, too_large=(wrong_inputs + wrong_params)[0]["type"] in OVERSIZED)
+        return Submission(
+            model=asked["model"],
+            task=TASK_OF[task],
+            input=inputs,
+            params=params,
+            priority=asked.get("priority", DEFAULT_PRIORITY),
+            max_attempts=asked.get("max_attempts", 3),
+            metadata=asked.get("metadata", {}),
+            deadline_s=asked.get("deadline_seconds"),
+            run_at=self._not_too_far(asked.get("run_at")),
+        )
+
+    def _not_too_far(self, run_at: int | None) -> int | None:
+        if run_at is not None and run_at > (self._clock() + LONGEST_AHEAD_S) * 1000:
+            raise BrokenRules([{"field": "run_at", "message": "must be at most a year ahead"}])
+        return run_at

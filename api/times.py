@@ -1,0 +1,29 @@
+"""Instants between Unix milliseconds inside and RFC 3339 outside."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+RFC_3339 = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})",
+    re.ASCII,
+)
+
+
+def rfc3339(instant: int) -> str:
+    """In UTC, to the millisecond."""
+    seconds, ms = divmod(instant, 1000)
+    # In whole numbers: far from now a float does not hold milliseconds.
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03}Z"
+
+
+def unix_ms(text: object) -> int:
+    """From RFC 3339 with its offset. Raises ValueError."""
+    if isinstance(text, str) and RFC_3339.fullmatch(text):
+        try:
+            # Upper case, because fromisoformat takes no 'z'.
+            return round(datetime.fromisoformat(text.upper()).timestamp() * 1000)
+        except ValueError as error:
+            raise ValueError(f"is no time: {error}") from error
+    raise ValueError("must be an RFC 3339 time with an offset, like 2030-01-31T12:00:00Z")

@@ -1,0 +1,36 @@
+"""``python -m benchmarks [SCENARIO …] [--quick]``: measure, and print the figures; fails if a result was wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import click
+
+from benchmarks import accept, bulk, drain, idle, memory
+from benchmarks.figures import Figure, show
+
+SCENARIOS = {
+    "drain": drain.measure,
+    "accept": accept.measure,
+    "bulk": bulk.measure,
+    "idle": idle.measure,
+    "memory": memory.measure,
+}
+
+
+@click.command()
+@click.argument("scenarios", nargs=-1, type=click.Choice(list(SCENARIOS)))
+@click.option("--quick", is_flag=True, help="Less of everything: to see that it works, not to quote.")
+def main(scenarios: Sequence[str], *, quick: bool) -> None:
+    """Measure, side by side with plain Flask, Celery and SQLAlchemy. All scenarios, if none is named."""
+    figures: list[Figure] = []
+    for name in scenarios or SCENARIOS:
+        began = time.monotonic()
+        figures += SCENARIOS[name](quick=quick)
+        print(f"{name}: measured in {time.monotonic() - began:.0f} s", flush=True)
+    show(figures)
+
+
+if __name__ == "__main__":
+    main()

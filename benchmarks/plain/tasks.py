@@ -1,0 +1,29 @@
+"""One message a job."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from celery import Celery
+
+from benchmarks.plain.jobs import Job, Session
+
+celery = Celery("plain", broker=os.environ["PLAIN_BROKER_URL"])
+celery.conf.update(
+    task_acks_late=True,
+    task_ignore_result=True,
+    worker_prefetch_multiplier=int(os.environ.get("PLAIN_PREFETCH", "4")),
+)
+
+
+@celery.task
+def run(job_id: int) -> None:
+    """The no-op: the result is the input."""
+    with Session.begin() as session:
+        job = session.get_one(Job, job_id)
+        if job.state == "succeeded":
+            return  # a message may come twice
+        job.result = job.input
+        job.state = "succeeded"
+        job.finished_at = time.time()

@@ -1,0 +1,39 @@
+"""Options of the form ``key=value``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+
+def _split(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    for key, equals, _ in pairs:
+        if not (key and equals):
+            raise click.BadParameter(f"{key!r} is not of the form key=value", ctx=ctx, param=param)
+    return {key: value for key, _, value in pairs}
+
+
+def _split_json(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> dict[str, Any]:
+    return {key: _json_or_text(value) for key, value in _split(ctx, param, given).items()}
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+METADATA = click.option("--metadata", multiple=True, metavar="KEY=VALUE", callback=_split, help="May be repeated.")
+PARAMS = click.option(
+    "--param",
+    "params",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_split_json,
+    help="The value is JSON if it can be, else text. May be repeated.",
+)

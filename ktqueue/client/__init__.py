@@ -1,0 +1,49 @@
+"""The Python client: `Client`, and `AsyncClient` with the same methods for asyncio."""
+
+from __future__ import annotations
+
+from ktqueue.client.aio import AsyncClient
+from ktqueue.client.errors import (
+    ApiError,
+    Conflict,
+    ConnectionFailed,
+    InvalidRequest,
+    JobCancelled,
+    JobEnded,
+    JobExpired,
+    JobFailed,
+    KtqueueClientError,
+    NotFound,
+    RateLimited,
+    ServerError,
+    Unavailable,
+    WaitTimeout,
+)
+from ktqueue.client.sync import Client
+from ktqueue.client.values import Event, Job, JobOptions, JobSpec, Lane, Model, Submitted
+
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "Client",
+    "Conflict",
+    "ConnectionFailed",
+    "Event",
+    "InvalidRequest",
+    "Job",
+    "JobCancelled",
+    "JobEnded",
+    "JobExpired",
+    "JobFailed",
+    "JobOptions",
+    "JobSpec",
+    "KtqueueClientError",
+    "Lane",
+    "Model",
+    "NotFound",
+    "RateLimited",
+    "ServerError",
+    "Submitted",
+    "Unavailable",
+    "WaitTimeout",
+]

@@ -1,0 +1,126 @@
+"""What a worker does with jobs: claim, report, settle, renew, give back. Called by the drain loop."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from ktqueue.errors import LanesUnavailable
+from ktqueue.events.base import END, REQUEUED, Event, EventId, Events
+from ktqueue.job import Job, JobError, JobState, JsonObject, Usage, Verdict, fence_of
+from ktqueue.lanes.base import Entry, Lanes
+from ktqueue.retry import Backoff, retry_at
+from ktqueue.store.base import Store
+
+logger = logging.getLogger(__name__)
+
+Settled = tuple[Job, Verdict]
+
+
+class Execution:
+    """The use cases of one slot. ``jitter`` is uniform in [0, 1)."""
+
+    def __init__(
+        self,
+        store: Store,
+        lanes: Lanes,
+        events: Events,
+        *,
+        lease_ms: int,
+        backoff: Backoff = Backoff(),  # noqa: B008 - frozen, so sharing it is safe
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._events = events
+        self._lease_ms = lease_ms
+        self._backoff = backoff
+        self._jitter = jitter
+
+    def answer(self, model: str) -> None:
+        """Note that the lane's bell was heard. Must come before the first claim, so that no later job is missed."""
+        self._lanes.answer(model)
+
+    def claim(self, model: str, limit: int, *, token: str, worker: str) -> list[Job]:
+        """Pull up to ``limit`` jobs from the lane and make them running under ``token``.
+
+        Raises LanesUnavailable, StoreUnavailable; ids pulled and not claimed are brought back by the sweep.
+        """
+        ids = self._lanes.pull(model, limit)
+        if not ids:
+            return []
+        if len(ids) == limit:
+            # There may be more than this slot can hold: wake another. One that is alone hears it and finds nothing.
+            self._lanes.ring(model)
+        jobs = self._store.claim(ids, token=token, worker=worker, lease_ms=self._lease_ms)
+        self.publish([Event(job.id, EventId(job.claims, 0), "state", {"state": "running"}) for job in jobs])
+        return jobs
+
+    def success(self, job: Job, result: JsonObject, usage: Usage | None, largest_batch: int) -> Settled:
+        """The verdict on a job whose engine gave a result."""
+        return job, Verdict(fence_of(job), JobState.SUCCEEDED, result=result, usage=usage, largest_batch=largest_batch)
+
+    def failure(self, job: Job, error: JobError) -> Settled:
+        """The verdict on a job whose attempt failed: again later, or for good."""
+        again = retry_at(job, error, now=self._store.now(), backoff=self._backoff, jitter=self._jitter())
+        state = JobState.FAILED if again is None else JobState.QUEUED
+        return job, Verdict(fence_of(job), state, error=error, run_at=again)
+
+    def settle(self, settled: Sequence[Settled]) -> set[str]:
+        """Commit a group of verdicts in one transaction and tell who waits. Raises StoreUnavailable, then repeat.
+
+        A job that is no longer ours (cancelled, lease lost) is left as it is; the ids of the others.
+        """
+        changed = self._store.finish([verdict for _, verdict in settled])
+        ours = [(job, verdict) for job, verdict in settled if job.id in changed]
+        self.publish([_end_event(job, verdict) for job, verdict in ours])
+        self._count(job.model for job, verdict in ours if verdict.state.terminal)
+        return changed
+
+    def give_back(self, jobs: Sequence[Job]) -> None:
+        """Put running jobs back in their lanes, the attempt not charged. Raises StoreUnavailable."""
+        given = self.settle([(job, Verdict(fence_of(job), JobState.QUEUED, charged=False)) for job in jobs])
+        try:
+            self._lanes.add([Entry(job.model, job.id, job.rank) for job in jobs if job.id in given])
+        except LanesUnavailable as error:
+            logger.warning("%d jobs given back wait for the sweep: %s", len(given), error)
+
+    def renew(self, token: str, jobs: Sequence[Job]) -> set[str]:
+        """Renew the leases of ``jobs``; the ids of those that are no longer ours. Raises StoreUnavailable."""
+        ids = [job.id for job in jobs]
+        return set(ids) - self._store.renew(token, ids, lease_ms=self._lease_ms)
+
+    def cancels(self, model: str, mark: str) -> tuple[list[str], str]:
+        """Ids that slots of this lane should drop, asked for since ``mark``."""
+        try:
+            return self._lanes.cancels(model, mark)
+        except LanesUnavailable as error:
+            logger.warning("cancels of %s can't be read: %s", model, error)
+            return [], mark
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Tell followers. Best effort: what is lost here they learn from the store."""
+        if not events:
+            return
+        try:
+            self._events.publish(events)
+        except LanesUnavailable as error:
+            logger.warning("%d events are not published: %s", len(events), error)
+
+    def _count(self, models: Iterable[str]) -> None:
+        try:
+            for model, jobs in Counter(models).items():
+                self._lanes.count_finished(model, jobs)
+        except LanesUnavailable as error:
+            logger.warning("finished jobs are not counted: %s", error)
+
+
+def _end_event(job: Job, verdict: Verdict) -> Event:
+    if verdict.state is JobState.QUEUED:
+        return Event(job.id, EventId(job.claims, REQUEUED), "state", {"state": "queued"})
+    data = {"state": verdict.state.value}
+    if verdict.error is not None:
+        data |= {"code": verdict.error.code, "message": verdict.error.message}
+    return Event(job.id, EventId(job.claims, END), "state", data)

@@ -1,0 +1,50 @@
+"""The events of a job, told from its row alone. Pure.
+
+Every claim but the last ended back in the queue, and so did the last if the row says that no run has started; text
+restarts with each claim. So a row says what its history was, whatever the live stream has forgotten, and a reader can
+resume after any event it has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ktqueue.events.base import END, REQUEUED, Event, EventId
+from ktqueue.job import Job, JobState
+
+
+def history(job: Job, after: EventId) -> Iterator[Event]:
+    """What happened to ``job`` after the event ``after``, as far as its row tells."""
+    return (event for event in _all(job, after) if event.id > after)
+
+
+def _all(job: Job, after: EventId) -> Iterator[Event]:
+    yield _state(job, EventId(0, 1), JobState.QUEUED)
+    for claim in range(max(1, after.claim), job.claims + 1):
+        yield _state(job, EventId(claim, 0), JobState.RUNNING)
+        if claim < job.claims or job.started_at is None:
+            yield _state(job, EventId(claim, REQUEUED), JobState.QUEUED)
+    if job.state.terminal:
+        yield from _rest_of_text(job, after)
+        yield terminal_event(job)
+
+
+def _rest_of_text(job: Job, after: EventId) -> Iterator[Event]:
+    text = (job.result or {}).get("text")
+    if not isinstance(text, str) or "finish_reason" not in (job.result or {}):
+        return
+    seen = after.offset if after.claim == job.claims else 0
+    if seen < len(text):
+        yield Event(job.id, EventId(job.claims, len(text)), "token", {"text": text[seen:], "offset": seen})
+
+
+def terminal_event(job: Job) -> Event:
+    """The last event of a job that has ended."""
+    data = {"state": job.state.value}
+    if job.error is not None:
+        data |= {"code": job.error.code, "message": job.error.message}
+    return Event(job.id, EventId(job.claims, END), "state", data)
+
+
+def _state(job: Job, event_id: EventId, state: JobState) -> Event:
+    return Event(job.id, event_id, "state", {"state": state.value})

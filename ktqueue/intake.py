@@ -1,0 +1,243 @@
+"""What clients may do with jobs: submit, look, cancel, retry, delete. Called by the API, knows nothing of HTTP."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ktqueue.admission import Admission
+from ktqueue.errors import Conflict, IdempotencyMismatch, LanesUnavailable, NotFound, Unavailable
+from ktqueue.events.base import Events
+from ktqueue.history import terminal_event
+from ktqueue.job import Job, JobState, JsonObject, Task, new_job_id
+from ktqueue.lanes.base import Entry, Lanes
+from ktqueue.rank import DEFAULT_PRIORITY, rank
+from ktqueue.store.base import IdempotencyKey, JobQuery, LaneCensus, Store
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request that was found valid: the model is in the catalogue and does the task."""
+
+    model: str
+    task: Task
+    input: JsonObject
+    params: JsonObject
+    priority: int = DEFAULT_PRIORITY
+    max_attempts: int = 3
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    deadline_s: float | None = None
+    run_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a queued job stands: ``position`` jobs are ahead of it. None is 'unknown'."""
+
+    position: int | None = None
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    """A lane as operators see it. ``rate`` is jobs finished per second of late."""
+
+    model: str
+    depth: int
+    running: int
+    rate: float | None
+    oldest_wait_s: float | None
+
+
+class Intake:
+    """The use cases of the jobs API."""
+
+    def __init__(self, store: Store, lanes: Lanes, events: Events, admission: Admission) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._events = events
+        self._admission = admission
+
+    def submit(self, submission: Submission, key: IdempotencyKey | None = None) -> tuple[Job, bool]:
+        """Accept one job: (the job, whether it is new). Once this returns, the job is committed.
+
+        Raises QueueFull; IdempotencyMismatch if ``key`` was used for something else; StoreUnavailable.
+        """
+        if key is None:
+            return self.submit_many([submission])[0], True
+        self._admit([submission])
+        job = self._job(submission, self._store.now())
+        kept = self._store.add_once(job, key)
+        if kept.digest != key.digest:
+            raise IdempotencyMismatch(
+                "this key was used before, with another request; use a new key for a new request",
+                field="Idempotency-Key",
+            )
+        if not kept.created:
+            return self.get(kept.job_id), False
+        self._enqueue([job])
+        return job, True
+
+    def submit_many(self, submissions: Sequence[Submission]) -> list[Job]:
+        """Accept a group in one transaction, all or none. Raises QueueFull, StoreUnavailable."""
+        self._admit(submissions)
+        now = self._store.now()
+        jobs = [self._job(submission, now) for submission in submissions]
+        self._store.add(jobs)
+        self._enqueue(jobs)
+        return jobs
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now. Raises NotFound."""
+        job = self._store.get(job_id)
+        if job is None:
+            raise NotFound(f"there is no job {job_id}")
+        return job
+
+    def search(self, query: JobQuery) -> list[Job]:
+        """Jobs that match, newest first."""
+        return self._store.search(query)
+
+    def place(self, job: Job) -> Place:
+        """Where a job stands in its lane, and when its turn may come; unknown for one that is not waiting."""
+        if job.state is not JobState.QUEUED:
+            return Place()
+        try:
+            position = self._lanes.position(job.model, job.id)
+            rate = self._lanes.view(job.model).rate
+        except LanesUnavailable:
+            return Place()
+        if position is None:
+            return Place()
+        return Place(position, (position + 1) / rate if rate else None)
+
+    def wait_s(self, model: str) -> float | None:
+        """How long a job that was just accepted may wait for its turn; cheap, so roughly. None is 'unknown'."""
+        return self._admission.wait_s(model)
+
+    def progress(self, job: Job) -> float | None:
+        """How far a running job has come, 0.0-1.0, if its engine tells."""
+        if job.state is not JobState.RUNNING:
+            return None
+        try:
+            event = self._events.latest(job.id)
+        except LanesUnavailable:
+            return None
+        value = event.data.get("progress") if event is not None else None
+        return value if isinstance(value, float) else None
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel unless it has ended already; either way the job as it now is. Raises NotFound."""
+        before = self._store.cancel(job_id)
+        if before is None:
+            raise NotFound(f"there is no job {job_id}")
+        job = self.get(job_id)
+        if not before.state.terminal:
+            self._announce_cancel(before, job)
+        return job
+
+    def retry(self, job_id: str) -> Job:
+        """A new job like the failed one. The failed one stays as it is: terminal states never change."""
+        old = self.get(job_id)
+        if old.state is not JobState.FAILED:
+            raise Conflict(f"only a failed job can be retried; {job_id} is {old.state}")
+        self._admission.admit(old.model, 1)
+        now = self._store.now()
+        deadline = None if old.deadline_at is None else now + old.deadline_at - old.created_at
+        job = Job(
+            id=new_job_id(),
+            model=old.model,
+            task=old.task,
+            input=old.input,
+            params=old.params,
+            created_at=now,
+            rank=rank(now, old.priority),
+            priority=old.priority,
+            max_attempts=old.max_attempts,
+            metadata=old.metadata,
+            deadline_at=deadline,
+            retry_of=old.id,
+        )
+        self._store.add([job])
+        self._enqueue([job])
+        return job
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job that has ended. Raises NotFound; Conflict while it has not ended."""
+        if not self._store.delete(job_id):
+            raise Conflict(f"only a job that has ended can be deleted; {job_id} is {self.get(job_id).state}")
+
+    def lanes(self, models: Sequence[str]) -> list[LaneStatus]:
+        """The state of each lane. Raises StoreUnavailable, LanesUnavailable."""
+        census = {lane.model: lane for lane in self._store.census()}
+        now = self._store.now()
+        return [self._lane_status(model, census.get(model), now) for model in models]
+
+    def _lane_status(self, model: str, census: LaneCensus | None, now: int) -> LaneStatus:
+        view = self._lanes.view(model)
+        oldest = census.oldest_due_at if census else None
+        return LaneStatus(
+            model=model,
+            depth=view.depth,
+            running=census.running if census else 0,
+            rate=view.rate,
+            oldest_wait_s=None if oldest is None else max(0, now - oldest) / 1000,
+        )
+
+    def ping(self) -> dict[str, str]:
+        """Ask what we depend on: {"database": "ok", "redis": "…what is wrong"}."""
+        return {"database": self._ask(self._store), "redis": self._ask(self._lanes)}
+
+    @staticmethod
+    def _ask(port: Store | Lanes) -> str:
+        try:
+            port.ping()
+        except Unavailable as error:
+            return str(error)
+        return "ok"
+
+    def _admit(self, submissions: Sequence[Submission]) -> None:
+        groups = Counter((submission.model, submission.run_at is not None) for submission in submissions)
+        for (model, scheduled), jobs in groups.items():
+            self._admission.admit(model, jobs, scheduled=scheduled)
+
+    @staticmethod
+    def _job(submission: Submission, now: int) -> Job:
+        due_at = max(now, submission.run_at or now)
+        return Job(
+            id=new_job_id(),
+            model=submission.model,
+            task=submission.task,
+            input=submission.input,
+            params=submission.params,
+            created_at=now,
+            rank=rank(due_at, submission.priority),
+            priority=submission.priority,
+            max_attempts=submission.max_attempts,
+            metadata=submission.metadata,
+            run_at=due_at if due_at > now else None,
+            deadline_at=None if submission.deadline_s is None else now + int(submission.deadline_s * 1000),
+        )
+
+    def _enqueue(self, jobs: Sequence[Job]) -> None:
+        entries = [Entry(job.model, job.id, job.rank) for job in jobs if job.run_at is None]
+        try:
+            self._lanes.add(entries)
+        except LanesUnavailable as error:
+            # They are committed, so they are accepted: the sweep brings them into their lanes.
+            logger.warning("%d accepted jobs wait for the sweep: %s", len(entries), error)
+
+    def _announce_cancel(self, before: Job, job: Job) -> None:
+        try:
+            if before.state is JobState.QUEUED:
+                self._lanes.remove(job.model, job.id)
+            else:
+                self._lanes.ask_cancel(job.model, [job.id])
+            self._events.publish([terminal_event(job)])
+        except LanesUnavailable as error:
+            # The store has it, so no worker can finish the job: one that runs it learns at its next heartbeat.
+            logger.warning("the cancel of %s is not announced: %s", job.id, error)

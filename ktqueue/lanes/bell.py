@@ -1,0 +1,38 @@
+"""The bell: a Celery message that wakes an idle worker of a lane, sent by name so that no worker is imported."""
+
+from __future__ import annotations
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from ktqueue.celery_settings import DRAIN, celery_settings, lane_queue
+from ktqueue.errors import LanesUnavailable
+from ktqueue.redis_client import connect, served
+
+
+class CeleryBell:
+    """Rings by sending ``drain(model)``; thread-safe. Make it after a fork, not before: it keeps connections."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis = connect(redis_url)
+        self._celery = Celery("ktqueue", set_as_current=False)
+        self._celery.conf.update(celery_settings(redis_url))
+
+    def __call__(self, model: str) -> None:
+        """Wake one worker, in about a second or not at all; raises LanesUnavailable."""
+        queue = lane_queue(model)
+        with served():
+            # While every slot is busy nobody takes bells in: one that waits is enough, more would pile up.
+            waiting = self._redis.llen(queue)
+        if waiting:
+            return
+        try:
+            # In a worker the running task would remember every task it sent, for as long as it runs.
+            self._celery.send_task(DRAIN, [model], queue=queue, add_to_parent=False)
+        except OperationalError as error:
+            raise LanesUnavailable("the queue's Redis is not available") from error
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._celery.close()
+        self._redis.close()

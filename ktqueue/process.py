@@ -1,0 +1,41 @@
+"""What every process of the service does about the process that started it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+POLL_S = 0.25
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(grace_s: float) -> None:
+    """Terminate this process when its parent has died, and kill it if it is still there ``grace_s`` later."""
+    watch_parent(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM), grace_s)
+
+
+def watch_parent(parent: int, on_death: Callable[[], None], grace_s: float) -> None:
+    """Call ``on_death`` when the process ``parent`` is no longer this one's parent; ``grace_s`` later, kill.
+
+    Polls, because that is the same on every system and sees a parent that was killed with -9.
+    """
+    threading.Thread(target=_watch, args=(parent, on_death, grace_s), name="watch-parent", daemon=True).start()
+
+
+def _watch(parent: int, on_death: Callable[[], None], grace_s: float) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL_S)
+    on_death()
+    time.sleep(grace_s)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_with_parent() -> None:
+    """Between fork and exec of a program that is not ours: let the kernel end it with its parent (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,248 @@
+"""The store as dictionaries: for unit tests and simulations. It forgets everything when it is let go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from heapq import nsmallest
+from threading import RLock
+from typing import Any
+
+import orjson
+
+from ktqueue.job import Fence, Job, JobState, Verdict
+from ktqueue.store.base import IdempotencyKey, JobQuery, Kept, LaneCensus, Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    digest: str
+    job_id: str
+
+
+class MemoryStore:
+    """Implements `Store`; see there. ``clock`` stands for the database's and gives Unix milliseconds."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self._lock = RLock()
+        self._jobs: dict[str, Job] = {}
+        self._due_at: dict[str, int] = {}
+        self._keys: dict[str, _Key] = {}
+
+    def ping(self) -> None:
+        """Memory is always there."""
+
+    def now(self) -> int:
+        """What the clock says."""
+        return self._clock()
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Commit new queued jobs, all or none; one that is there already stays as it is."""
+        stored = [_as_stored(job) for job in jobs]
+        with self._lock:
+            now = self._clock()
+            for job in stored:
+                if self._jobs.setdefault(job.id, job) is job:
+                    self._due_at[job.id] = now if job.run_at is None else job.run_at
+
+    def add_once(self, job: Job, key: IdempotencyKey) -> Kept:
+        """Add ``job`` unless the key is there already."""
+        with self._lock:
+            kept = self._keys.get(key.key)
+            if kept is not None:
+                return Kept(job_id=kept.job_id, digest=kept.digest, created=False)
+            self.add([job])
+            self._keys[key.key] = _Key(key.digest, job.id)
+        return Kept(job_id=job.id, digest=key.digest, created=True)
+
+    def get(self, job_id: str) -> Job | None:
+        """The job as it is now."""
+        with self._lock:
+            return self._jobs.get(job_id)
+
+    def search(self, query: JobQuery) -> list[Job]:
+        """Jobs that match, newest first."""
+        with self._lock:
+            found = [job for job in self._jobs.values() if _matches(job, query)]
+        return sorted(found, key=lambda job: job.id, reverse=True)[: query.limit]
+
+    def claim(self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int) -> list[Job]:
+        """Make running what is queued, due and within its deadline; in the order of ids."""
+        with self._lock:
+            now = self._clock()
+            claimable = [job for job in self._given(ids) if self._due(job, now) and not _overdue(job, now)]
+            for job in claimable:
+                self._change(
+                    job,
+                    state=JobState.RUNNING,
+                    attempt=job.attempt + 1,
+                    claims=job.claims + 1,
+                    token=token,
+                    worker=worker,
+                    started_at=now,
+                    lease_until=now + lease_ms,
+                )
+            return [self._jobs[job.id] for job in claimable]
+
+    def renew(self, token: str, ids: Sequence[str], *, lease_ms: int) -> set[str]:
+        """Extend the leases that ``token`` still holds; the ids of those."""
+        with self._lock:
+            held = [job for job in self._given(ids) if job.state is JobState.RUNNING and job.token == token]
+            for job in held:
+                self._change(job, lease_until=self._clock() + lease_ms)
+        return {job.id for job in held}
+
+    def finish(self, verdicts: Sequence[Verdict], *, only_lapsed: bool = False) -> set[str]:
+        """Apply what is still fenced, drop the rest; the ids that changed."""
+        changed = set()
+        with self._lock:
+            now = self._clock()
+            for verdict in verdicts:
+                job = self._jobs.get(verdict.fence.job_id)
+                if job is not None and _holds(verdict.fence, job) and (_lapsed(job, now) or not only_lapsed):
+                    self._apply(verdict, job, now)
+                    changed.add(job.id)
+        return changed
+
+    def _apply(self, verdict: Verdict, job: Job, now: int) -> None:
+        if verdict.state.terminal:
+            self._end(
+                job,
+                verdict.state,
+                now,
+                result=_through_json(verdict.result),
+                error=verdict.error,
+                usage=verdict.usage,
+                largest_batch=verdict.largest_batch,
+            )
+            return
+        self._due_at[job.id] = now if verdict.run_at is None else verdict.run_at
+        self._change(
+            job,
+            state=JobState.QUEUED,
+            attempt=job.attempt - (not verdict.charged),
+            run_at=verdict.run_at,
+            token=None,
+            worker=None,
+            lease_until=None,
+            started_at=None,
+        )
+
+    def cancel(self, job_id: str) -> Job | None:
+        """Cancel unless terminal; the job as it was before."""
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is not None and not job.state.terminal:
+                self._end(job, JobState.CANCELLED, self._clock())
+        return job
+
+    def expire(self, limit: int) -> list[Job]:
+        """Expire what is past its deadline; those jobs as they were before."""
+        with self._lock:
+            now = self._clock()
+            overdue = [job for job in self._jobs.values() if not job.state.terminal and _overdue(job, now)]
+            first = nsmallest(limit, overdue, key=lambda job: job.deadline_at or 0)
+            for job in first:
+                self._end(job, JobState.EXPIRED, now)
+        return first
+
+    def lapsed(self, limit: int) -> list[Job]:
+        """Running jobs whose lease has run out, the longest ago first."""
+        with self._lock:
+            now = self._clock()
+            found = [job for job in self._jobs.values() if _lapsed(job, now)]
+        return nsmallest(limit, found, key=lambda job: job.lease_until or 0)
+
+    def wake(self, limit: int) -> list[Job]:
+        """Clear ``run_at`` of queued jobs whose time has come; those jobs, earliest first."""
+        with self._lock:
+            now = self._clock()
+            scheduled = [job for job in self._jobs.values() if job.run_at is not None and self._due(job, now)]
+            first = nsmallest(limit, scheduled, key=lambda job: job.run_at or 0)
+            for job in first:
+                self._change(job, run_at=None)
+            return [self._jobs[job.id] for job in first]
+
+    def waiting(self, model: str, *, after: Waiting | None, limit: int) -> list[Waiting]:
+        """Due queued jobs of a lane in rank order, those after ``after``."""
+        with self._lock:
+            now = self._clock()
+            due = [(job.rank, job.id) for job in self._jobs.values() if job.model == model and self._due(job, now)]
+        if after is not None:
+            due = [place for place in due if place > (after.rank, after.id)]
+        return [Waiting(id=job_id, rank=rank) for rank, job_id in nsmallest(limit, due)]
+
+    def census(self) -> list[LaneCensus]:
+        """Every lane with at least one job queued or running."""
+        with self._lock:
+            now = self._clock()
+            active = [job for job in self._jobs.values() if not job.state.terminal]
+            models = sorted({job.model for job in active})
+            return [self._lane(model, [job for job in active if job.model == model], now) for model in models]
+
+    def _lane(self, model: str, jobs: Sequence[Job], now: int) -> LaneCensus:
+        queued = [job for job in jobs if job.state is JobState.QUEUED]
+        due = [self._due_at[job.id] for job in queued if self._due(job, now)]
+        return LaneCensus(
+            model=model,
+            queued=len(queued),
+            due=len(due),
+            running=len(jobs) - len(queued),
+            oldest_due_at=min(due, default=None),
+        )
+
+    def delete(self, job_id: str) -> bool:
+        """Delete a terminal job and its idempotency keys; whether one was deleted."""
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None or not job.state.terminal:
+                return False
+            del self._jobs[job_id], self._due_at[job_id]
+            self._keys = {key: kept for key, kept in self._keys.items() if kept.job_id != job_id}
+        return True
+
+    def _given(self, ids: Sequence[str]) -> Iterator[Job]:
+        return (self._jobs[job_id] for job_id in dict.fromkeys(ids) if job_id in self._jobs)
+
+    def _due(self, job: Job, now: int) -> bool:
+        return job.state is JobState.QUEUED and self._due_at[job.id] <= now
+
+    def _end(self, job: Job, state: JobState, now: int, **values: Any) -> None:
+        self._change(job, state=state, finished_at=now, token=None, lease_until=None, **values)
+
+    def _change(self, job: Job, **values: Any) -> None:
+        self._jobs[job.id] = replace(job, **values)
+
+
+def _holds(fence: Fence, job: Job) -> bool:
+    return job.state is JobState.RUNNING and (job.token, job.attempt) == (fence.token, fence.attempt)
+
+
+def _lapsed(job: Job, now: int) -> bool:
+    return job.state is JobState.RUNNING and job.lease_until is not None and job.lease_until <= now
+
+
+def _overdue(job: Job, now: int) -> bool:
+    return job.deadline_at is not None and job.deadline_at <= now
+
+
+def _matches(job: Job, query: JobQuery) -> bool:
+    return (
+        (not query.ids or job.id in query.ids)
+        and (not query.states or job.state in query.states)
+        and (query.model is None or job.model == query.model)
+        and (query.created_from is None or job.created_at >= query.created_from)
+        and (query.created_to is None or job.created_at < query.created_to)
+        and query.metadata.items() <= job.metadata.items()
+        and (query.before is None or job.id < query.before)
+    )
+
+
+def _as_stored(job: Job) -> Job:
+    return replace(job, input=_through_json(job.input), params=_through_json(job.params), metadata=dict(job.metadata))
+
+
+def _through_json(document: Any) -> Any:
+    """A copy as a database would give it back; refuses what is not JSON."""
+    return orjson.loads(orjson.dumps(document))

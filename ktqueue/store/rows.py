@@ -1,0 +1,67 @@
+"""A job as a row, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from ktqueue.job import Job, JobError, JobState, Task, Usage
+from ktqueue.store.tables import jobs
+
+_NAMES = tuple(field.name for field in fields(Job))
+JOB_COLUMNS = tuple(jobs.c[name] for name in _NAMES)
+"""The columns of `jobs` in the order of Job's fields."""
+
+_TASK, _STATE, _ERROR, _USAGE = (_NAMES.index(name) for name in ("task", "state", "error", "usage"))
+_STATES = {str(state): state for state in JobState}
+_TASKS = {str(task): task for task in Task}
+
+
+def row_of(job: Job) -> dict[str, Any]:
+    """A new job as parameters of an INSERT; what only a claim or an end sets is left out."""
+    return {
+        "id": job.id,
+        "model": job.model,
+        "task": str(job.task),
+        "state": str(job.state),
+        "priority": job.priority,
+        "rank": job.rank,
+        "attempt": job.attempt,
+        "claims": job.claims,
+        "max_attempts": job.max_attempts,
+        "created_at": job.created_at,
+        "run_at": job.run_at,
+        "scheduled_for": job.run_at,
+        "deadline_at": job.deadline_at,
+        "retry_of": job.retry_of,
+        "metadata": dict(job.metadata),
+        "params": job.params,
+        "input": job.input,
+    }
+
+
+def job_of(row: Sequence[Any]) -> Job:
+    """A job from a row of JOB_COLUMNS."""
+    values = list(row)
+    values[_TASK] = _TASKS[values[_TASK]]
+    values[_STATE] = _STATES[values[_STATE]]
+    if values[_ERROR] is not None:
+        values[_ERROR] = JobError(**values[_ERROR])
+    if values[_USAGE] is not None:
+        values[_USAGE] = Usage(**values[_USAGE])
+    return Job(*values)
+
+
+def error_document(error: JobError | None) -> dict[str, Any] | None:
+    """A JobError as JSON."""
+    if error is None:
+        return None
+    return {"code": error.code, "message": error.message, "retryable": error.retryable}
+
+
+def usage_document(usage: Usage | None) -> dict[str, int] | None:
+    """A Usage as JSON."""
+    if usage is None:
+        return None
+    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}

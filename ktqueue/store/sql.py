@@ -1,0 +1,186 @@
+"""The store on SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from ktqueue.job import Fence, Job, JobState, Verdict
+from ktqueue.store import statements
+from ktqueue.store.base import IdempotencyKey, JobQuery, Kept, LaneCensus, Waiting
+from ktqueue.store.clock import Clock
+from ktqueue.store.database import Database
+from ktqueue.store.rows import error_document, job_of, row_of, usage_document
+
+
+class SqlStore:
+    """Implements `Store`; see there. The tables must be there: `ktqueue.migrate.upgrade` makes them."""
+
+    def __init__(self, url: str) -> None:
+        """``url`` is SQLAlchemy's: ``sqlite:///…`` or ``postgresql+psycopg://…``. Make it after a fork."""
+        self._database = Database(url)
+        self._clock = Clock(self._read_clock)
+
+    def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        self._database.close()
+
+    def ping(self) -> None:
+        """Really ask; fails too if the tables are not there."""
+        with self._database.reader() as connection:
+            connection.execute(statements.PING)
+
+    def now(self) -> int:
+        """The database's clock, extrapolated for some seconds."""
+        return self._clock.now()
+
+    def _read_clock(self) -> int:
+        with self._database.reader() as connection:
+            return int(connection.execute(statements.NOW).scalar_one())
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Commit new queued jobs, all or none; one that is there already stays as it is."""
+        if len(jobs) == 1:
+            with self._database.writer() as connection:
+                connection.execute(statements.ADD, row_of(jobs[0]))
+        elif jobs:
+            with self._database.transaction() as connection:
+                connection.execute(statements.ADD, [row_of(job) for job in jobs])
+
+    def add_once(self, job: Job, key: IdempotencyKey) -> Kept:
+        """Commit ``job`` unless the key is there; the unique key decides between concurrent callers."""
+        with self._database.transaction() as connection:
+            # Another caller's key is seen once it is committed; it may be deleted again before we read it.
+            while not self._keep(connection, job, key):
+                kept = connection.execute(statements.KEPT, {"key": key.key}).one_or_none()
+                if kept is not None:
+                    return Kept(job_id=kept.job_id, digest=kept.digest, created=False)
+            connection.execute(statements.ADD, row_of(job))
+        return Kept(job_id=job.id, digest=key.digest, created=True)
+
+    def _keep(self, connection: sa.Connection, job: Job, key: IdempotencyKey) -> bool:
+        row = {"key": key.key, "digest": key.digest, "job_id": job.id}
+        return connection.execute(statements.KEEP_KEY, row).rowcount == 1
+
+    def get(self, job_id: str) -> Job | None:
+        """The job as it is now."""
+        with self._database.reader() as connection:
+            row = connection.execute(statements.GET, {"job_id": job_id}).one_or_none()
+        return None if row is None else job_of(row)
+
+    def search(self, query: JobQuery) -> list[Job]:
+        """Jobs that match, newest first."""
+        with self._database.reader() as connection:
+            return _jobs_of(connection.execute(statements.search(query)))
+
+    def claim(self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int) -> list[Job]:
+        """Make running what is queued, due and within its deadline; in the order of ids."""
+        given = {"ids": list(ids), "new_token": token, "new_worker": worker, "lease_ms": lease_ms}
+        with self._database.writer() as connection:
+            claimed = {job.id: job for job in _jobs_of(connection.execute(statements.CLAIM, given))}
+        return [claimed[job_id] for job_id in dict.fromkeys(ids) if job_id in claimed]
+
+    def renew(self, token: str, ids: Sequence[str], *, lease_ms: int) -> set[str]:
+        """Extend the leases that ``token`` still holds; the ids of those."""
+        given = {"ids": list(ids), "held_token": token, "lease_ms": lease_ms}
+        with self._database.writer() as connection:
+            return set(connection.execute(statements.RENEW, given).scalars())
+
+    def finish(self, verdicts: Sequence[Verdict], *, only_lapsed: bool = False) -> set[str]:
+        """Apply what is still fenced, drop the rest; the ids that changed."""
+        if not verdicts:
+            return set()
+        running = statements.LAPSED_RUNNING if only_lapsed else statements.RUNNING
+        with self._database.transaction() as connection:
+            rows = connection.execute(running, {"ids": [verdict.fence.job_id for verdict in verdicts]})
+            fences = {Fence(*row) for row in rows}
+            # The first verdict on a job is the one that counts.
+            by_fence = {verdict.fence: verdict for verdict in reversed(verdicts)}
+            fenced = [verdict for fence, verdict in by_fence.items() if fence in fences]
+            statements.REQUEUE(connection, [_requeue_row(verdict) for verdict in fenced if not verdict.state.terminal])
+            statements.FINISH(connection, [_finish_row(verdict) for verdict in fenced if verdict.state.terminal])
+        return {verdict.fence.job_id for verdict in fenced}
+
+    def cancel(self, job_id: str) -> Job | None:
+        """Cancel unless terminal; the job as it was before."""
+        with self._database.transaction() as connection:
+            row = connection.execute(statements.GET_LOCKED, {"job_id": job_id}).one_or_none()
+            if row is None:
+                return None
+            _end(connection, [job_id], JobState.CANCELLED)
+        return job_of(row)
+
+    def expire(self, limit: int) -> list[Job]:
+        """Expire what is past its deadline; those jobs as they were before."""
+        with self._database.transaction() as connection:
+            overdue = _jobs_of(connection.execute(statements.OVERDUE, {"most": limit}))
+            if overdue:
+                _end(connection, [job.id for job in overdue], JobState.EXPIRED)
+        return overdue
+
+    def lapsed(self, limit: int) -> list[Job]:
+        """Running jobs whose lease has run out, the longest ago first."""
+        with self._database.reader() as connection:
+            return _jobs_of(connection.execute(statements.LAPSED, {"most": limit}))
+
+    def wake(self, limit: int) -> list[Job]:
+        """Clear ``run_at`` of queued jobs whose time has come; those jobs, earliest first."""
+        with self._database.transaction() as connection:
+            scheduled = _jobs_of(connection.execute(statements.SCHEDULED, {"most": limit}))
+            if scheduled:
+                connection.execute(statements.WAKE, {"ids": [job.id for job in scheduled]})
+        return [replace(job, run_at=None) for job in scheduled]
+
+    def waiting(self, model: str, *, after: Waiting | None, limit: int) -> list[Waiting]:
+        """Due queued jobs of a lane in rank order, those after ``after``."""
+        given: dict[str, Any] = {"lane": model, "most": limit}
+        statement = statements.WAITING
+        if after is not None:
+            statement = statements.WAITING_AFTER
+            given |= {"after_rank": after.rank, "after_id": after.id}
+        with self._database.reader() as connection:
+            return [Waiting(id=job_id, rank=rank) for job_id, rank in connection.execute(statement, given)]
+
+    def census(self) -> list[LaneCensus]:
+        """Every lane with at least one job queued or running."""
+        with self._database.reader() as connection:
+            return [LaneCensus(*row) for row in connection.execute(statements.CENSUS)]
+
+    def delete(self, job_id: str) -> bool:
+        """Delete a terminal job and its idempotency keys; whether one was deleted."""
+        with self._database.transaction() as connection:
+            deleted = connection.execute(statements.DELETE, {"job_id": job_id}).rowcount == 1
+            if deleted:
+                connection.execute(statements.FORGET_KEYS, {"job_id": job_id})
+        return deleted
+
+
+def _jobs_of(result: sa.Result[Any]) -> list[Job]:
+    return [job_of(row) for row in result.all()]
+
+
+def _end(connection: sa.Connection, ids: list[str], state: JobState) -> None:
+    """End by decree, not by verdict: what is terminal already stays as it is."""
+    connection.execute(statements.END, {"ids": ids, "new_state": str(state)})
+
+
+def _fence_row(verdict: Verdict) -> dict[str, Any]:
+    fence = verdict.fence
+    return {"job_id": fence.job_id, "fence_token": fence.token, "fence_attempt": fence.attempt}
+
+
+def _requeue_row(verdict: Verdict) -> dict[str, Any]:
+    return _fence_row(verdict) | {"given_back": int(not verdict.charged), "new_run_at": verdict.run_at}
+
+
+def _finish_row(verdict: Verdict) -> dict[str, Any]:
+    return _fence_row(verdict) | {
+        "new_state": str(verdict.state),
+        "new_result": verdict.result,
+        "new_error": error_document(verdict.error),
+        "new_usage": usage_document(verdict.usage),
+        "new_largest_batch": verdict.largest_batch,
+    }

@@ -1,0 +1,219 @@
+"""Every SQL statement of the store, built once: SQLAlchemy then finds its compiled text without a second look.
+
+A group of rows is always locked in the order of ids (or skipped where another holds it), so that no two groups can
+wait for each other. ``with_for_update`` is PostgreSQL's; on SQLite a writer is alone anyway.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from ktqueue.job import JobState
+from ktqueue.store.base import JobQuery
+from ktqueue.store.clock import db_now
+from ktqueue.store.dialects import Columns, Given, UpdateEach, among, has_entry, insert_new
+from ktqueue.store.rows import JOB_COLUMNS
+from ktqueue.store.tables import idempotency_keys, is_state, jobs
+
+_queued, _running = is_state(JobState.QUEUED), is_state(JobState.RUNNING)
+_due = jobs.c.due_at <= db_now()
+_lapsed = jobs.c.lease_until <= db_now()
+_given = among(jobs.c.id)
+_this_job = jobs.c.id == sa.bindparam("job_id")
+_lease_end = db_now() + sa.bindparam("lease_ms", type_=sa.BigInteger)
+_released = {"token": None, "lease_until": None}
+
+PING = sa.select(jobs.c.id).limit(1)
+NOW = sa.select(db_now())
+
+# Due from the database's now, not from created_at: that is a client's reading of this clock and may be a little ahead.
+ADD = insert_new(jobs).values(due_at=sa.func.coalesce(sa.bindparam("scheduled_for", type_=sa.BigInteger), db_now()))
+KEEP_KEY = insert_new(idempotency_keys).values(created_at=db_now()).execution_options(preserve_rowcount=True)
+KEPT = sa.select(idempotency_keys.c.digest, idempotency_keys.c.job_id).where(
+    idempotency_keys.c.key == sa.bindparam("key")
+)
+
+GET = sa.select(*JOB_COLUMNS).where(_this_job)
+
+_claimable = (
+    sa.select(jobs.c.id)
+    .where(_given, _queued, _due, sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > db_now()))
+    .correlate(None)
+    .with_for_update(skip_locked=True)
+)
+CLAIM = (
+    sa.update(jobs)
+    .where(jobs.c.id.in_(_claimable), _queued)
+    .values(
+        state=str(JobState.RUNNING),
+        attempt=jobs.c.attempt + 1,
+        claims=jobs.c.claims + 1,
+        token=sa.bindparam("new_token"),
+        worker=sa.bindparam("new_worker"),
+        started_at=db_now(),
+        lease_until=_lease_end,
+    )
+    .returning(*JOB_COLUMNS)
+)
+
+_held = (_given, _running, jobs.c.token == sa.bindparam("held_token"))
+RENEW = (
+    sa.update(jobs)
+    .where(
+        jobs.c.id.in_(sa.select(jobs.c.id).where(*_held).order_by(jobs.c.id).correlate(None).with_for_update()),
+        *_held[1:],
+    )
+    .values(lease_until=_lease_end)
+    .returning(jobs.c.id)
+)
+
+RUNNING = (
+    sa.select(jobs.c.id, jobs.c.token, jobs.c.attempt).where(_given, _running).order_by(jobs.c.id).with_for_update()
+)
+LAPSED_RUNNING = RUNNING.where(_lapsed)
+
+_JSON = sa.JSON(none_as_null=True)
+_FENCE: Columns = {"job_id": sa.Text(), "fence_token": sa.Text(), "fence_attempt": sa.Integer()}
+
+
+def _fenced(given: Given) -> sa.Update:
+    return sa.update(jobs).where(
+        jobs.c.id == given["job_id"],
+        jobs.c.token == given["fence_token"],
+        jobs.c.attempt == given["fence_attempt"],
+        _running,
+    )
+
+
+FINISH = UpdateEach(
+    {
+        **_FENCE,
+        "new_state": sa.Text(),
+        "new_result": _JSON,
+        "new_error": _JSON,
+        "new_usage": _JSON,
+        "new_largest_batch": sa.Integer(),
+    },
+    lambda given: _fenced(given).values(
+        state=given["new_state"],
+        result=given["new_result"],
+        error=given["new_error"],
+        usage=given["new_usage"],
+        largest_batch=given["new_largest_batch"],
+        finished_at=db_now(),
+        **_released,
+    ),
+)
+REQUEUE = UpdateEach(
+    {**_FENCE, "given_back": sa.Integer(), "new_run_at": sa.BigInteger()},
+    lambda given: _fenced(given).values(
+        state=str(JobState.QUEUED),
+        attempt=jobs.c.attempt - given["given_back"],
+        run_at=given["new_run_at"],
+        due_at=sa.func.coalesce(given["new_run_at"], db_now()),
+        worker=None,
+        started_at=None,
+        **_released,
+    ),
+)
+
+GET_LOCKED = GET.with_for_update()
+OVERDUE = (
+    sa.select(*JOB_COLUMNS)
+    .where(jobs.c.deadline_at <= db_now(), jobs.c.finished_at.is_(None))
+    .order_by(jobs.c.deadline_at)
+    .limit(sa.bindparam("most", type_=sa.Integer))
+    .with_for_update(skip_locked=True)
+)
+END = (
+    sa.update(jobs)
+    .where(_given, jobs.c.finished_at.is_(None))
+    .values(state=sa.bindparam("new_state"), finished_at=db_now(), **_released)
+)
+
+SCHEDULED = (
+    sa.select(*JOB_COLUMNS)
+    .where(_queued, jobs.c.run_at.is_not(None), jobs.c.run_at <= db_now())
+    .order_by(jobs.c.run_at)
+    .limit(sa.bindparam("most", type_=sa.Integer))
+    .with_for_update(skip_locked=True)
+)
+WAKE = sa.update(jobs).where(_given, _queued).values(run_at=None)
+
+LAPSED = (
+    sa.select(*JOB_COLUMNS)
+    .where(_running, _lapsed)
+    .order_by(jobs.c.lease_until)
+    .limit(sa.bindparam("most", type_=sa.Integer))
+)
+
+WAITING = (
+    sa.select(jobs.c.id, jobs.c.rank)
+    .where(jobs.c.model == sa.bindparam("lane"), _queued, _due)
+    .order_by(jobs.c.rank, jobs.c.id)
+    .limit(sa.bindparam("most", type_=sa.Integer))
+)
+WAITING_AFTER = WAITING.where(
+    sa.tuple_(jobs.c.rank, jobs.c.id)
+    > sa.tuple_(sa.bindparam("after_rank", type_=sa.Double), sa.bindparam("after_id", type_=sa.Text))
+)
+
+_lanes = sa.union_all(
+    sa.select(
+        jobs.c.model,
+        sa.func.count().label("queued"),
+        sa.func.count(sa.case((_due, 1))).label("due"),
+        sa.literal_column("0", sa.BigInteger).label("running"),
+        sa.func.min(sa.case((_due, jobs.c.due_at))).label("oldest_due_at"),
+    )
+    .where(_queued)
+    .group_by(jobs.c.model),
+    sa.select(
+        jobs.c.model,
+        sa.literal_column("0", sa.BigInteger),
+        sa.literal_column("0", sa.BigInteger),
+        sa.func.count(),
+        sa.cast(sa.null(), sa.BigInteger),
+    )
+    .where(_running)
+    .group_by(jobs.c.model),
+).subquery()
+CENSUS = (
+    sa.select(
+        _lanes.c.model,
+        *(sa.cast(sa.func.sum(_lanes.c[name]), sa.BigInteger) for name in ("queued", "due", "running")),
+        sa.func.max(_lanes.c.oldest_due_at),
+    )
+    .group_by(_lanes.c.model)
+    .order_by(_lanes.c.model)
+)
+
+DELETE = sa.delete(jobs).where(_this_job, jobs.c.finished_at.is_not(None))
+FORGET_KEYS = sa.delete(idempotency_keys).where(idempotency_keys.c.job_id == sa.bindparam("job_id"))
+
+
+def search(query: JobQuery) -> sa.Select[tuple[object, ...]]:
+    """The statement for a list, newest first."""
+    statement = sa.select(*JOB_COLUMNS).where(*_conditions(query)).order_by(jobs.c.id.desc())
+    if query.ids:
+        statement = statement.where(_given).params(ids=list(query.ids))
+    return statement.limit(query.limit)
+
+
+def _conditions(query: JobQuery) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = [has_entry(jobs.c.metadata, *entry) for entry in query.metadata.items()]
+    if len(query.states) == 1:
+        found.append(jobs.c.state == str(query.states[0]))
+        if query.states[0].terminal:
+            found.append(jobs.c.finished_at.is_not(None))  # what the index on finished jobs covers
+    elif query.states:
+        found.append(jobs.c.state.in_([str(state) for state in query.states]))
+    if query.model is not None:
+        found.append(jobs.c.model == query.model)
+    if query.created_from is not None:
+        found.append(jobs.c.created_at >= query.created_from)
+    if query.created_to is not None:
+        found.append(jobs.c.created_at < query.created_to)
+    if query.before is not None:
+        found.append(jobs.c.id < query.before)
+    return found

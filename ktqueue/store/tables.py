@@ -1,0 +1,82 @@
+"""The tables. Migrations make them, and a test holds the two together.
+
+A job is written three times (added, claimed, finished), so each index is there for a question that is asked often,
+and all but two are partial: a row that can't be an answer is not in them. Small columns come first, so that reading
+them stays clear of a large input or result.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from ktqueue.job import JobState
+
+metadata = sa.MetaData()
+
+
+def is_state(state: JobState) -> sa.ColumnElement[bool]:
+    """``state = '…'`` with the state spelled out, so that planners see that a partial index answers it."""
+    return jobs.c.state == sa.literal_column(f"'{state}'", sa.Text)
+
+
+def _document(name: str, *, nullable: bool = False) -> sa.Column[object]:
+    return sa.Column(name, sa.JSON(none_as_null=True), nullable=nullable)
+
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("task", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("priority", sa.SmallInteger, nullable=False),
+    sa.Column("rank", sa.Double, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("claims", sa.Integer, nullable=False),
+    sa.Column("max_attempts", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("run_at", sa.BigInteger),
+    sa.Column("due_at", sa.BigInteger, nullable=False),  # since when it may be claimed; stays when run_at is cleared
+    sa.Column("deadline_at", sa.BigInteger),
+    sa.Column("lease_until", sa.BigInteger),
+    sa.Column("started_at", sa.BigInteger),
+    sa.Column("finished_at", sa.BigInteger),
+    sa.Column("largest_batch", sa.Integer),
+    sa.Column("token", sa.Text),
+    sa.Column("worker", sa.Text),
+    sa.Column("retry_of", sa.Text),
+    _document("error", nullable=True),
+    _document("usage", nullable=True),
+    sa.Column("metadata", sa.JSON().with_variant(JSONB(), "postgresql"), nullable=False),
+    _document("params"),
+    _document("input"),
+    _document("result", nullable=True),
+    sa.CheckConstraint(f"state IN ({', '.join(repr(str(state)) for state in JobState)})", name="jobs_state"),
+    sa.CheckConstraint("(finished_at IS NULL) = (state IN ('queued', 'running'))", name="jobs_finished"),
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("job_id", sa.Text, nullable=False, index=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+)
+
+
+def _partial(name: str, where: sa.ColumnElement[bool], *columns: sa.Column[object]) -> sa.Index:
+    return sa.Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+# A lane in its order. due_at and state ride along so that `waiting` and `census` need not touch the rows.
+_partial("jobs_lane", is_state(JobState.QUEUED), jobs.c.model, jobs.c.rank, jobs.c.id, jobs.c.due_at, jobs.c.state)
+# The few that run. Not by lease_until: a heartbeat would then rewrite the index.
+_partial("jobs_running", is_state(JobState.RUNNING), jobs.c.model)
+_partial("jobs_scheduled", is_state(JobState.QUEUED) & jobs.c.run_at.is_not(None), jobs.c.run_at)
+_partial("jobs_deadline", jobs.c.deadline_at.is_not(None) & jobs.c.finished_at.is_(None), jobs.c.deadline_at)
+# Lists, newest first.
+_partial("jobs_finished", jobs.c.finished_at.is_not(None), jobs.c.state, jobs.c.id)
+sa.Index("jobs_model", jobs.c.model, jobs.c.id)

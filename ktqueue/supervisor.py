@@ -1,0 +1,166 @@
+"""Which processes make up the service, and what must hold before they start."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from ktqueue.embedded import answers, server_command, socket_path
+from ktqueue.errors import ConfigurationError
+from ktqueue.models import Catalogue, load_catalogue
+from ktqueue.processes import Program, Supervisor
+from ktqueue.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def up(settings: Settings) -> int:
+    """Serve everything in the foreground until told to stop; the exit status. Raises ConfigurationError."""
+    _log_plainly(settings)
+    catalogue = load_catalogue(settings.models)
+    check_models(catalogue, list(catalogue))
+    check_port(settings.host, settings.port)
+    home = hold_home(settings.home)
+    try:
+        own_redis = not settings.redis_url
+        if own_redis:
+            settings = settings.model_copy(update={"redis_url": f"unix://{socket_path(settings.home)}"})
+        migrate(settings)
+        programs = [*([_redis(settings)] if own_redis else []), *_roles(settings, list(catalogue))]
+        return Supervisor(programs, grace_s=settings.grace_seconds).run(lambda: print(_banner(settings, catalogue)))
+    finally:
+        if own_redis:
+            socket_path(settings.home).unlink(missing_ok=True)
+        os.close(home)
+
+
+def worker(settings: Settings, models: Sequence[str]) -> int:
+    """Serve the lanes of ``models`` (all, if none is named) until told to stop; the exit status."""
+    _log_plainly(settings)
+    catalogue = load_catalogue(settings.models)
+    chosen = list(models) or list(catalogue)
+    check_models(catalogue, chosen)
+    programs = [_lane(settings, model) for model in chosen]
+    return Supervisor(programs, grace_s=settings.grace_seconds).run(
+        lambda: logger.info("serving %s", ", ".join(chosen))
+    )
+
+
+def check_models(catalogue: Catalogue, models: Sequence[str]) -> None:
+    """Raises ConfigurationError if an alias is unknown, its weights are not there, or nothing can run them."""
+    for model in models:
+        spec = catalogue[model]
+        if spec.engine != "echo":
+            spec.weights()
+            if find_spec("torch") is None or find_spec("transformers") is None:
+                raise ConfigurationError(f"model {model!r}: needs torch and transformers: install ktqueue[models]")
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises ConfigurationError if nothing can listen there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise ConfigurationError(f"can't listen on {host}:{port}: {error.strerror}") from error
+
+
+def hold_home(home: Path) -> int:
+    """Make the home folder and lock it; the descriptor that holds the lock. Raises ConfigurationError.
+
+    The folder itself is locked, so there is no lock file to leave behind.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(home, os.W_OK | os.X_OK):
+            raise PermissionError(13, "is not writable")
+        descriptor = os.open(home, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigurationError(f"KTQ_HOME: {home}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise ConfigurationError(f"KTQ_HOME: {home}: another ktqueue is running in this folder") from None
+    return descriptor
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the database to the newest schema, in a process of its own, so that this one stays small."""
+    command = [sys.executable, "-m", "ktqueue.migrate"]
+    done = subprocess.run(  # noqa: S603 - our own module
+        command, env={**os.environ, **settings.as_env()}, stdin=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+        raise ConfigurationError("the database could not be brought to the newest schema")
+
+
+def _redis(settings: Settings) -> Program:
+    path = socket_path(settings.home)
+    argv = server_command(settings.home)
+    return Program("redis", argv, dict(os.environ), serves_others=True, ready=lambda: answers(path))
+
+
+def _roles(settings: Settings, models: Sequence[str]) -> list[Program]:
+    return [
+        _python("api", settings, "api", ready=lambda: _api_ready(settings)),
+        *(_lane(settings, model) for model in models),
+        _python("light", settings, "worker", "light"),
+        _python("beat", settings, "worker", "beat"),
+    ]
+
+
+def _lane(settings: Settings, model: str) -> Program:
+    return _python(f"lane {model}", settings, "worker", "lane", model)
+
+
+def _python(name: str, settings: Settings, *arguments: str, ready: Callable[[], bool] = lambda: True) -> Program:
+    return Program(name, [sys.executable, "-m", *arguments], {**os.environ, **settings.as_env()}, ready=ready)
+
+
+def _api_ready(settings: Settings) -> bool:
+    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=1)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _banner(settings: Settings, catalogue: Catalogue) -> str:
+    url = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{settings.port}"
+    example = _example(catalogue)
+    return (
+        f"\nktqueue serves on {url}   (API: {url}/docs)\n"
+        f"models: {', '.join(catalogue)}\n"
+        f"try:    curl -s {url}/api/v1/jobs -H 'Content-Type: application/json' -H 'Prefer: wait=60' \\\n"
+        f"             -d '{example}'\n"
+    )
+
+
+def _example(catalogue: Catalogue) -> str:
+    inputs = {
+        "generate": '{"messages": [{"role": "user", "content": "Why is the sky blue?"}]}',
+        "embed": '{"text": "Why is the sky blue?"}',
+        "classify": '{"text": "What a lovely day."}',
+        "rerank": '{"query": "sky", "documents": ["blue", "green"]}',
+        "echo": '{"say": "hello"}',
+    }
+    alias, spec = next(iter(catalogue.items()))
+    return f'{{"model": "{alias}", "input": {inputs[spec.offers[0]]}}}'
+
+
+def _log_plainly(settings: Settings) -> None:
+    logging.basicConfig(format="%(message)s", level=settings.log_level.upper(), force=True)

@@ -1,0 +1,113 @@
+"""Starting, stopping and being killed, as an operator sees it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.stack import Stack, free_port, running, until
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def family_is_complete(stack: Stack) -> bool:
+    """Wait until every role runs, its children too, so that ending them all is worth testing."""
+    lane = stack.find("worker", "lane", "echo")
+    return len(lane) >= 1 and len(stack.find("worker", "light")) >= 1 and len(stack.find("worker", "beat")) >= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_ending_the_supervisor_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    with running(tmp_path) as stack:
+        stack.finished(stack.submit("echo", {"n": 1})["id"])
+        until(lambda: family_is_complete(stack), "every role")
+        assert len(stack.family()) >= 8
+        stack.signal(number)
+        stack.process.wait(15)
+        until(stack.gone, "the end of every process", 15)
+        left = {path.name for path in stack.home.iterdir()}
+        assert left <= {"ktqueue.db", "ktqueue.db-wal", "ktqueue.db-shm", "redis.sock"}
+        if number is not signal.SIGKILL:
+            assert stack.process.returncode == 0
+            assert "redis.sock" not in left
+            assert "Traceback" not in stack.said()
+
+
+def test_a_second_start_finds_the_earlier_jobs(tmp_path: Path) -> None:
+    with running(tmp_path) as stack:
+        done = stack.finished(stack.submit("echo", {"n": 1})["id"])
+        waiting = stack.submit("echo", {"n": 2}, run_at="2027-01-01T00:00:00Z")
+        stack.signal(signal.SIGTERM)
+        stack.process.wait(15)
+        stack.start()
+        assert stack.job(done["id"])["result"] == {"n": 1}
+        assert stack.job(waiting["id"])["state"] == "queued"
+
+
+@pytest.mark.parametrize(
+    "words", [("api",), ("worker", "lane"), ("worker", "light"), ("worker", "beat"), ("--unixsocket",)]
+)
+def test_a_role_that_is_killed_comes_back_and_jobs_flow(tmp_path: Path, words: tuple[str, ...]) -> None:
+    with running(tmp_path, KTQ_LEASE_SECONDS="2", KTQ_HEARTBEAT_SECONDS="0.5") as stack:
+        stack.finished(stack.submit("echo", {"n": 0})["id"])
+        victims = until(lambda: stack.find(*words), f"a process of {words}")
+        jobs = stack.bulk([{"model": "echo", "input": {"n": n}, "params": {"delay_ms": 300}} for n in range(40)])
+        victims[0].kill()
+        for n, job in enumerate(jobs):
+            until(lambda: _state(stack, job) == "succeeded", f"job {n} of 40 after the death of {words}")  # noqa: B023
+        assert [stack.job(job)["result"] for job in jobs] == [{"n": n} for n in range(40)]
+
+
+def _state(stack: Stack, job: str) -> str | None:
+    try:
+        return str(stack.job(job)["state"])
+    except httpx.TransportError:
+        return None
+
+
+def test_a_worker_child_killed_in_mid_job_costs_the_job_one_attempt(tmp_path: Path) -> None:
+    with running(tmp_path, KTQ_LEASE_SECONDS="2", KTQ_HEARTBEAT_SECONDS="0.5") as stack:
+        job = stack.submit("echo", {"n": 1}, params={"delay_ms": 3_000})
+        until(lambda: stack.job(job["id"])["state"] == "running", "a running job")
+        parent, *_ = stack.find("worker", "lane", "echo")
+        for child in parent.children(recursive=True):
+            child.kill()
+        done = stack.finished(job["id"])
+        assert (done["state"], done["attempt"]) == ("succeeded", 2)
+
+
+def refused(**env: str) -> str:
+    """What ``ktqueue up`` says when it refuses to start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ktqueue.cli", "up"], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    return done.stderr
+
+
+def test_what_keeps_it_from_starting_is_said_in_one_line(tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    catalogue = tmp_path / "models.toml"
+    catalogue.write_text('[models.far]\nengine = "causal"\nsource = "path:/nowhere/at/all"\n')
+    file = tmp_path / "file"
+    file.touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert port in refused(KTQ_HOME=home, KTQ_PORT=port)
+    assert "KTQ_HOME" in refused(KTQ_HOME=str(file))
+    assert "/nowhere/at/all" in refused(KTQ_HOME=home, KTQ_MODELS=str(catalogue))
+    assert "KTQ_PROT" in refused(KTQ_HOME=home, KTQ_PROT="8000")
+    assert "KTQ_HOST" in refused(KTQ_HOME=home, KTQ_HOST="0.0.0.0")
+
+
+def test_two_stacks_do_not_share_a_home(tmp_path: Path) -> None:
+    with running(tmp_path) as stack:
+        assert "another ktqueue" in refused(KTQ_HOME=str(stack.home), KTQ_PORT=str(free_port()))

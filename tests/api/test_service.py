@@ -1,0 +1,127 @@
+"""Models, lanes, health, the OpenAPI document and its pages."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from openapi_spec_validator import validate
+
+from tests.api.wiring import Api, json_of, problem_of
+
+
+def test_models_tell_what_they_can_do(api: Api) -> None:
+    models = json_of(api.client.get("/api/v1/models"), 200)
+
+    assert (models["object"], models["next_cursor"]) == ("list", None)
+    assert {model["id"]: model["tasks"] for model in models["data"]} == {
+        "echo": ["echo"],
+        "chat": ["generate"],
+        "encoder": ["embed", "classify", "rerank"],
+    }
+    assert models["data"][1] == {
+        "id": "chat",
+        "object": "model",
+        "tasks": ["generate"],
+        "engine": "causal",
+        "limits": {"context": 2048, "max_batch": 32},
+    }
+
+
+def test_lanes_tell_what_waits_and_runs(api: Api) -> None:
+    api.accepted()
+    api.scene.claim()
+    api.accepted()
+    api.scene.clock.sleep(2.5)
+    api.accepted()
+    api.scene.true_lanes.count_finished("echo", 10)
+
+    lanes = {lane["model"]: lane for lane in json_of(api.client.get("/api/v1/lanes"), 200)["data"]}
+
+    assert lanes["echo"] == {
+        "model": "echo",
+        "object": "lane",
+        "depth": 2,
+        "running": 1,
+        "throughput": 2.0,
+        "oldest_wait_seconds": 2.5,
+    }
+    assert lanes["chat"]["depth"] == 0
+    assert (lanes["chat"]["throughput"], lanes["chat"]["oldest_wait_seconds"]) == (None, None)
+
+
+def test_healthz_needs_nothing_and_readyz_asks(api: Api) -> None:
+    assert json_of(api.client.get("/readyz"), 200) == {"status": "ready", "checks": {"database": "ok", "redis": "ok"}}
+    api.scene.sql.go()
+    api.scene.redis.go()
+
+    assert json_of(api.client.get("/healthz"), 200) == {"status": "ok"}
+    answer = api.client.get("/readyz")
+    problem = problem_of(answer, 503)
+    assert problem["code"] == "not_ready"
+    assert problem["checks"] == {"database": "ping did not answer", "redis": "ping did not answer"}
+    assert answer.headers["Retry-After"] == "2"
+
+
+def test_one_thing_that_is_missing_is_enough_not_to_be_ready(api: Api) -> None:
+    api.scene.redis.go()
+
+    problem = problem_of(api.client.get("/readyz"), 503)
+    assert problem["checks"] == {"database": "ok", "redis": "ping did not answer"}
+    assert problem["detail"] == "redis: ping did not answer"
+
+
+def test_the_openapi_document_is_valid_and_tells_of_every_route(api: Api) -> None:
+    document = json_of(api.client.get("/openapi.json"), 200)
+
+    validate(document)
+    assert document["openapi"] == "3.1.0"
+    told = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    routes = {
+        (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule))
+        for rule in api.app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    pages = {("GET", "/docs"), ("GET", "/docs/<path:name>"), ("GET", "/openapi.json")}
+    assert told == routes - pages
+
+
+def test_the_openapi_document_names_what_this_catalogue_has(api: Api) -> None:
+    schemas = json_of(api.client.get("/openapi.json"), 200)["components"]["schemas"]
+    request = schemas["JobRequest"]["properties"]
+
+    assert request["model"]["enum"] == ["echo", "chat", "encoder"]
+    assert request["task"]["enum"] == ["classify", "echo", "embed", "generate", "rerank"]
+    assert {"$ref": "#/components/schemas/GenerateParams"} in request["params"]["anyOf"]
+    assert schemas["GenerateInput"]["oneOf"] == [{"required": ["prompt"]}, {"required": ["messages"]}]
+    assert schemas["GenerateParams"]["properties"]["max_tokens"]["maximum"] == 32_768
+    assert schemas["JobRequest"]["additionalProperties"] is False
+
+
+def test_the_docs_need_no_network(api: Api) -> None:
+    page = api.client.get("/docs")
+    text = page.get_data(as_text=True)
+
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    assert "//" not in text.replace("<!doctype html>", "")
+    links = re.findall(r'(?:src|href)="([^"]+)"', text)
+    assert len(links) == 3
+    for link in links:
+        with api.client.get(link) as answer:
+            assert answer.status_code == 200
+            assert len(answer.data) > 1000
+
+
+@pytest.mark.parametrize("name", ["../__init__.py", "%2e%2e/__init__.py", "nothing.js", "js", "/etc/passwd"])
+def test_the_docs_give_no_other_file(api: Api, name: str) -> None:
+    problem_of(api.client.get(f"/docs/{name}"), 404)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/api/v1/jobs", "/api/v1/models", "/docs", "/openapi.json"])
+def test_head_and_options(api: Api, path: str) -> None:
+    head, get, options = api.client.head(path), api.client.get(path), api.client.options(path)
+
+    assert (head.status_code, head.data) == (200, b"")
+    assert head.headers["Content-Length"] == get.headers["Content-Length"] == str(len(get.data))
+    assert options.status_code == 200
+    assert {"GET", "HEAD", "OPTIONS"} <= set(options.headers["Allow"].split(", "))

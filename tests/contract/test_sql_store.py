@@ -1,0 +1,267 @@
+"""What only a real database can show: failures, restarts, processes, plans."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from ktqueue.errors import ConfigurationError, StoreUnavailable
+from ktqueue.job import Job, JobState, Task, new_job_id
+from ktqueue.store import statements
+from ktqueue.store.base import JobQuery
+from ktqueue.store.clock import Clock
+from ktqueue.store.rows import row_of
+from ktqueue.store.sql import SqlStore
+
+
+def new_job(store: SqlStore) -> Job:
+    now = store.now()
+    return Job(new_job_id(), "echo", Task.ECHO, input={}, params={}, created_at=now, rank=float(now))
+
+
+# --- the clock -------------------------------------------------------------------------------------------------
+
+
+def test_the_clock_is_the_databases_and_never_ahead_of_it(sql_store: SqlStore) -> None:
+    for _ in range(50):
+        extrapolated = sql_store.now()
+        assert extrapolated <= sql_store._read_clock()
+    seconds = {"sqlite": "SELECT strftime('%s', 'now')", "postgresql": "SELECT extract(epoch FROM clock_timestamp())"}
+    with sql_store._database.reader() as connection:
+        told = connection.exec_driver_sql(seconds[connection.dialect.name]).scalar_one()
+    assert abs(sql_store._read_clock() - 1000 * float(told)) < 5_000
+
+
+def test_a_clock_asks_again_after_five_seconds() -> None:
+    asked: list[int] = []
+    monotonic = 100.0
+
+    def read() -> int:
+        asked.append(1)
+        return 1_000_000 * len(asked)
+
+    clock = Clock(read, lambda: monotonic)
+    assert clock.now() == 1_000_000
+    monotonic += 4.5
+    assert clock.now() == 1_004_500
+    monotonic += 1.0
+    assert clock.now() == 2_000_000
+    assert len(asked) == 2
+
+
+# --- failures --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////nowhere/at/all/ktqueue.db",
+        "postgresql+psycopg://nobody@/nothing?host=/nowhere",
+        "postgresql+psycopg://nobody@127.0.0.1:1/nothing",
+    ],
+)
+def test_a_database_that_is_not_there_is_unavailable(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    store = SqlStore(url)
+    with caplog.at_level(logging.WARNING, "ktqueue.store"), pytest.raises(StoreUnavailable):
+        store.ping()
+    with pytest.raises(StoreUnavailable):
+        store.cancel("job_1")
+    assert "the database failed: OperationalError" in caplog.text
+    store.close()
+
+
+def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
+    path = tmp_path / "ktqueue.db"
+    path.write_text("nothing that SQLite would know\n" * 100)
+    store = SqlStore(f"sqlite:///{path}")
+    with pytest.raises(StoreUnavailable):
+        store.ping()
+    store.close()
+
+
+def test_a_full_disk_is_unavailable_and_changes_nothing(sqlite_url: str) -> None:
+    store = SqlStore(sqlite_url)
+    jobs = [new_job(store) for _ in range(5)]
+    with store._database.reader() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    big = Job(new_job_id(), "echo", Task.ECHO, input={"x": "y" * 1_000_000}, params={}, created_at=0, rank=0.0)
+    with pytest.raises(StoreUnavailable):
+        store.add([*jobs, big])
+    assert store.search(JobQuery()) == []
+    store.close()
+
+
+def test_other_databases_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="SQLite or PostgreSQL, not mysql"):
+        SqlStore("mysql://localhost/jobs")
+
+
+def test_connections_that_a_restart_cut_are_replaced(empty_postgres_url: str) -> None:
+    store, other = SqlStore(empty_postgres_url), SqlStore(empty_postgres_url)
+    job = new_job(store)
+    store.add([job])
+    with other._database.reader() as connection:
+        connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ).all()
+    assert store.get(job.id) == job
+    store.close()
+    other.close()
+
+
+def test_postgresql_bounds_every_wait(empty_postgres_url: str) -> None:
+    store = SqlStore(empty_postgres_url)
+    store.ping()
+    with store._database.reader() as connection:
+        asked = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
+        assert connection.exec_driver_sql(asked).one() == ("5s", "30s")
+    store.close()
+
+
+def test_a_failed_transaction_leaves_nothing_behind(sql_store: SqlStore) -> None:
+    job = new_job(sql_store)
+
+    def begin_and_fail() -> None:
+        with sql_store._database.transaction() as connection:
+            connection.execute(statements.ADD, row_of(job))
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        begin_and_fail()
+    assert sql_store.get(job.id) is None
+    sql_store.add([job])
+    assert sql_store.get(job.id) == job
+
+
+# --- processes -------------------------------------------------------------------------------------------------
+
+CLAIM_AND_ADD = """
+import sys
+from ktqueue.job import Job, Task
+from ktqueue.store.base import IdempotencyKey, JobQuery
+from ktqueue.store.sql import SqlStore
+
+url, name = sys.argv[1:]
+store = SqlStore(url)
+ids = sorted(job.id for job in store.search(JobQuery(limit=1000)))
+print("ready", flush=True)
+sys.stdin.readline()
+for at in range(0, len(ids), 10):
+    for job in store.claim(ids[at : at + 10], token=name, worker=name, lease_ms=60_000):
+        print("claimed", job.id)
+for number in range(20):
+    job = Job(f"job_{name}_{number}", "echo", Task.ECHO, input={}, params={}, created_at=0, rank=0.0)
+    kept = store.add_once(job, IdempotencyKey(f"key-{number}", "digest"))
+    print("kept", number, kept.job_id)
+store.close()
+"""
+
+
+def test_processes_share_the_work_without_overlap(sql_url: str, sql_store: SqlStore) -> None:
+    jobs = [new_job(sql_store) for _ in range(300)]
+    sql_store.add(jobs)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIM_AND_ADD, sql_url, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two", "three")
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    said = [line.split() for worker in workers for line in _go(worker)]
+    claimed = [words[1] for words in said if words[0] == "claimed"]
+    kept = {(words[1], words[2]) for words in said if words[0] == "kept"}
+    assert sorted(claimed) == sorted(job.id for job in jobs)
+    assert len(kept) == 20
+    assert len(sql_store.search(JobQuery(limit=1_000))) == 320
+
+
+def _go(worker: subprocess.Popen[str]) -> list[str]:
+    said, _ = worker.communicate("go\n", timeout=60)
+    assert worker.returncode == 0
+    return said.splitlines()
+
+
+# --- statements ------------------------------------------------------------------------------------------------
+
+STATEMENTS = {name: value for name, value in vars(statements).items() if isinstance(value, sa.ClauseElement)}
+BY_ID = "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"
+PLANS = {
+    "GET": BY_ID,
+    "CLAIM": BY_ID,
+    "RENEW": BY_ID,
+    "RUNNING": BY_ID,
+    "LAPSED_RUNNING": BY_ID,
+    "END": BY_ID,
+    "WAKE": BY_ID,
+    "DELETE": BY_ID,
+    "SCHEDULED": "SEARCH jobs USING INDEX jobs_scheduled (run_at>? AND run_at<?)",
+    "OVERDUE": "SEARCH jobs USING INDEX jobs_deadline (deadline_at<?)",
+    "LAPSED": "SCAN jobs USING INDEX jobs_running",
+    "WAITING": "SEARCH jobs USING COVERING INDEX jobs_lane (model=?)",
+    "WAITING_AFTER": "SEARCH jobs USING COVERING INDEX jobs_lane (model=? AND (rank,id)>(?,?))",
+    "FORGET_KEYS": "SEARCH idempotency_keys USING INDEX ix_idempotency_keys_job_id (job_id=?)",
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_sqlalchemy_can_cache_every_statement(name: str) -> None:
+    assert STATEMENTS[name]._generate_cache_key() is not None
+
+
+@pytest.fixture
+def plan_of(migrated_file: Path) -> Iterator[Callable[[sa.ClauseElement], list[str]]]:
+    connection = sqlite3.connect(migrated_file)
+
+    def explain(statement: sa.ClauseElement) -> list[str]:
+        text = str(statement.compile(dialect=sqlite.dialect()))
+        rows = connection.execute(f"EXPLAIN QUERY PLAN {text}", [None] * text.count("?")).fetchall()
+        return [row[3] for row in rows]
+
+    yield explain
+    connection.close()
+
+
+@pytest.mark.parametrize(("name", "plan"), PLANS.items())
+def test_sqlite_answers_from_the_index_meant_for_it(
+    plan_of: Callable[[sa.ClauseElement], list[str]], name: str, plan: str
+) -> None:
+    steps = [step for step in plan_of(STATEMENTS[name]) if " jobs" in step or "keys" in step]
+    assert set(steps) == {plan}
+
+
+def test_sqlite_counts_lanes_from_indexes_alone(plan_of: Callable[[sa.ClauseElement], list[str]]) -> None:
+    steps = [step for step in plan_of(statements.CENSUS) if " jobs" in step]
+    assert steps == ["SCAN jobs USING COVERING INDEX jobs_lane", "SCAN jobs USING INDEX jobs_running"]
+
+
+@pytest.mark.parametrize(
+    ("query", "plan"),
+    [
+        (JobQuery(), "SCAN jobs USING INDEX sqlite_autoindex_jobs_1"),
+        (JobQuery(before="job_1"), "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id<?)"),
+        (JobQuery(model="a"), "SEARCH jobs USING INDEX jobs_model (model=?)"),
+        (JobQuery(states=[JobState.FAILED]), "SEARCH jobs USING INDEX jobs_finished (state=?)"),
+        (JobQuery(ids=["job_1"]), BY_ID),
+    ],
+)
+def test_sqlite_lists_without_sorting(
+    plan_of: Callable[[sa.ClauseElement], list[str]], query: JobQuery, plan: str
+) -> None:
+    steps = plan_of(statements.search(query))
+    assert plan in steps
+    assert not [step for step in steps if "TEMP B-TREE" in step]

@@ -1,0 +1,591 @@
+"""What every store must do, held against each of them: in memory, on SQLite, on PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from ktqueue.job import Fence, Job, JobError, JobState, Task, Usage, Verdict, fence_of, new_job_id
+from ktqueue.store.base import IdempotencyKey, JobQuery, LaneCensus, Store, Waiting
+
+HOUR = 3_600_000
+TERMINAL = [state for state in JobState if state.terminal]
+
+
+def new_job(store: Store, **values: Any) -> Job:
+    now = store.now()
+    made = Job(
+        id=new_job_id(),
+        model="echo",
+        task=Task.ECHO,
+        input={"prompt": "hello"},
+        params={"max_tokens": 5},
+        created_at=now,
+        rank=float(now),
+    )
+    return replace(made, **values)
+
+
+def added(store: Store, count: int = 1, **values: Any) -> list[Job]:
+    jobs = [new_job(store, **values) for _ in range(count)]
+    store.add(jobs)
+    return jobs
+
+
+def claim(store: Store, jobs: Sequence[Job], *, token: str = "token-1", lease_ms: int = HOUR) -> list[Job]:
+    return store.claim([job.id for job in jobs], token=token, worker="worker-1", lease_ms=lease_ms)
+
+
+def running(store: Store, count: int = 1, *, lease_ms: int = HOUR, **values: Any) -> list[Job]:
+    return claim(store, added(store, count, **values), lease_ms=lease_ms)
+
+
+def verdict(job: Job, state: JobState = JobState.SUCCEEDED, **values: Any) -> Verdict:
+    return Verdict(fence_of(job), state, **values)
+
+
+def ended(store: Store, state: JobState) -> Job:
+    """A job that came to ``state`` the usual way."""
+    if state is JobState.CANCELLED:
+        (job,) = running(store)
+        store.cancel(job.id)
+    elif state is JobState.EXPIRED:
+        (job,) = added(store, deadline_at=store.now() - 1)
+        store.expire(10)
+    else:
+        (job,) = running(store)
+        store.finish([verdict(job, state, result={"text": "done"})])
+    now = got(store, job)
+    assert now.state is state
+    return now
+
+
+def got(store: Store, job: Job) -> Job:
+    found = store.get(job.id)
+    assert found is not None
+    return found
+
+
+def ids_of(jobs: Sequence[Job]) -> list[str]:
+    return [job.id for job in jobs]
+
+
+def in_parallel(*calls: Callable[[], Any]) -> list[Any]:
+    """Run each in a thread of its own, all let go at once; their results in order."""
+    gate = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Any]) -> Any:
+        gate.wait(30)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+# --- add, get --------------------------------------------------------------------------------------------------
+
+
+def test_a_job_comes_back_as_it_was_added(store: Store) -> None:
+    job = new_job(
+        store,
+        model="smollm2-135m",
+        task=Task.GENERATE,
+        priority=9,
+        rank=1.5,
+        max_attempts=7,
+        metadata={"team": "search"},
+        run_at=store.now() + HOUR,
+        deadline_at=store.now() + 2 * HOUR,
+        retry_of="job_old",
+    )
+    store.add([job])
+    assert store.get(job.id) == job
+
+
+def test_text_of_every_script_comes_back(store: Store) -> None:
+    text = "naïve 東京 🦜 \u202e \x01\x1f \\ \" ' % ? :name %(x)s \U0010ffff"
+    (job,) = added(store, input={text: [text, {"n": [1.5, -0.0, 2**53, True, None]}]}, metadata={text: text})
+    assert got(store, job) == job
+    (claimed,) = claim(store, [job], token=text)
+    store.finish([verdict(claimed, JobState.FAILED, error=JobError("code", text))])
+    assert got(store, job).error == JobError("code", text)
+
+
+def test_what_was_added_is_not_tied_to_the_callers_objects(store: Store) -> None:
+    document = {"texts": ["one"]}
+    (job,) = added(store, input=document)
+    document["texts"].append("two")
+    assert got(store, job).input == {"texts": ["one"]}
+
+
+def test_an_unknown_id_is_none(store: Store) -> None:
+    assert store.get("job_nobody") is None
+
+
+def test_adding_nothing_is_fine(store: Store) -> None:
+    store.add([])
+    assert store.search(JobQuery()) == []
+
+
+def test_add_can_be_repeated(store: Store) -> None:
+    jobs = added(store, 3)
+    (first,) = claim(store, jobs[:1])
+    store.add(jobs)
+    store.add(jobs[:1])
+    assert len(store.search(JobQuery())) == 3
+    assert got(store, first) == first
+
+
+def test_add_takes_all_or_none(store: Store) -> None:
+    good = new_job(store)
+    with pytest.raises(Exception, match=r"JSON|serializ"):
+        store.add([good, new_job(store, input={"not": object()})])
+    assert store.get(good.id) is None
+
+
+def test_ping_and_clock(store: Store) -> None:
+    store.ping()
+    before = store.now()
+    (job,) = running(store)
+    assert job.started_at is not None
+    assert before - 5 <= job.started_at <= store.now() + 5
+
+
+# --- add_once --------------------------------------------------------------------------------------------------
+
+
+def test_a_key_makes_one_job(store: Store) -> None:
+    key = IdempotencyKey("key-1", "digest-1")
+    first, second = new_job(store), new_job(store)
+    kept = store.add_once(first, key)
+    assert (kept.job_id, kept.digest, kept.created) == (first.id, "digest-1", True)
+    again = store.add_once(second, IdempotencyKey("key-1", "another digest"))
+    assert (again.job_id, again.digest, again.created) == (first.id, "digest-1", False)
+    assert store.get(first.id) == first
+    assert store.get(second.id) is None
+
+
+def test_sixteen_callers_with_one_key_get_one_job(store: Store) -> None:
+    for round_ in range(5):
+        key = IdempotencyKey(f"key-{round_}", "digest")
+        jobs = [new_job(store) for _ in range(16)]
+        kept = in_parallel(*(partial(store.add_once, job, key) for job in jobs))
+        assert len({each.job_id for each in kept}) == 1
+        assert sum(each.created for each in kept) == 1
+        assert len(store.search(JobQuery(ids=ids_of(jobs)))) == 1
+
+
+def test_a_deleted_jobs_key_is_free_again(store: Store) -> None:
+    key = IdempotencyKey("key-1", "digest")
+    first, second = new_job(store), new_job(store)
+    store.add_once(first, key)
+    store.cancel(first.id)
+    assert store.delete(first.id)
+    assert store.add_once(second, key).created
+
+
+# --- claim -----------------------------------------------------------------------------------------------------
+
+
+def test_a_claimed_job_runs_under_its_token_and_lease(store: Store) -> None:
+    (job,) = added(store)
+    (claimed,) = store.claim([job.id], token="token-1", worker="host:1", lease_ms=5_000)
+    assert claimed.started_at is not None
+    assert claimed == replace(
+        job,
+        state=JobState.RUNNING,
+        attempt=1,
+        claims=1,
+        token="token-1",
+        worker="host:1",
+        started_at=claimed.started_at,
+        lease_until=claimed.started_at + 5_000,
+    )
+    assert got(store, job) == claimed
+
+
+def test_claims_come_in_the_order_they_were_asked_for(store: Store) -> None:
+    jobs = added(store, 20)
+    wanted = ids_of(jobs)[::-1]
+    assert ids_of(store.claim([*wanted, wanted[0]], token="t", worker="w", lease_ms=HOUR)) == wanted
+
+
+def test_only_what_may_run_is_claimed(store: Store) -> None:
+    now = store.now()
+    (good,) = added(store, run_at=now - 1, deadline_at=now + HOUR)
+    (early,) = added(store, run_at=now + HOUR)
+    (late,) = added(store, deadline_at=now - 1)
+    (taken,) = running(store)
+    dead = [ended(store, state) for state in TERMINAL]
+    claimed = claim(store, [early, late, taken, *dead, new_job(store), good], token="token-2")
+    assert ids_of(claimed) == [good.id]
+    assert got(store, taken) == taken
+
+
+def test_nothing_to_claim(store: Store) -> None:
+    assert store.claim([], token="t", worker="w", lease_ms=HOUR) == []
+
+
+def test_thousands_are_claimed_at_once(store: Store) -> None:
+    jobs = added(store, 3_000)
+    assert ids_of(claim(store, jobs)) == ids_of(jobs)
+
+
+def test_two_claims_never_give_the_same_job(store: Store) -> None:
+    jobs = added(store, 400)
+    groups = [jobs[at : at + 20] for at in range(0, 400, 20)]
+
+    def take(token: str, mine: Sequence[Sequence[Job]]) -> list[Job]:
+        return [job for group in mine for job in claim(store, group, token=token)]
+
+    one, two, three = in_parallel(
+        lambda: take("one", groups), lambda: take("two", groups), lambda: take("three", groups[::-1])
+    )
+    assert sorted(ids_of(one + two + three)) == sorted(ids_of(jobs))
+    assert all(job.attempt == 1 for job in store.search(JobQuery(limit=400)))
+
+
+# --- renew -----------------------------------------------------------------------------------------------------
+
+
+def test_renew_extends_what_the_token_holds(store: Store) -> None:
+    held, lost, done = running(store, 3, lease_ms=0)
+    store.finish([verdict(lost, JobState.QUEUED), verdict(done)])
+    claim(store, [lost], token="token-2", lease_ms=0)
+    assert store.renew("token-1", ids_of([held, lost, done, new_job(store)]), lease_ms=HOUR) == {held.id}
+    assert ids_of(store.lapsed(10)) == [lost.id]
+    assert (got(store, held).lease_until or 0) > store.now()
+    assert store.renew("token-1", [], lease_ms=HOUR) == set()
+
+
+# --- finish ----------------------------------------------------------------------------------------------------
+
+
+def test_a_group_is_finished_each_in_its_own_way(store: Store) -> None:
+    good, bad, again, given_back = running(store, 4)
+    later = store.now() + HOUR
+    error = JobError("out_of_memory", "no memory left", retryable=True)
+    changed = store.finish(
+        [
+            verdict(good, result={"text": "hi"}, usage=Usage(3, 4), largest_batch=17),
+            verdict(bad, JobState.FAILED, error=error, largest_batch=2),
+            verdict(again, JobState.QUEUED, error=error, run_at=later),
+            verdict(given_back, JobState.QUEUED, charged=False),
+        ]
+    )
+    assert changed == set(ids_of([good, bad, again, given_back]))
+    good_now, bad_now = got(store, good), got(store, bad)
+    assert good_now.finished_at is not None
+    assert good_now == replace(
+        good,
+        state=JobState.SUCCEEDED,
+        token=None,
+        lease_until=None,
+        finished_at=good_now.finished_at,
+        result={"text": "hi"},
+        usage=Usage(3, 4),
+        largest_batch=17,
+    )
+    assert (bad_now.state, bad_now.error, bad_now.result) == (JobState.FAILED, error, None)
+    released = {"state": JobState.QUEUED, "token": None, "lease_until": None, "worker": None, "started_at": None}
+    assert got(store, again) == replace(again, **released, run_at=later)  # type: ignore[arg-type]
+    assert got(store, given_back) == replace(given_back, **released, attempt=0)  # type: ignore[arg-type]
+
+
+def test_an_attempt_that_is_given_back_is_counted_as_a_claim_only(store: Store) -> None:
+    (job,) = added(store)
+    for claims in range(1, 6):
+        (held,) = claim(store, [job], token=f"token-{claims}")
+        assert (held.attempt, held.claims) == (1, claims)
+        store.finish([verdict(held, JobState.QUEUED, charged=False)])
+    assert got(store, job).attempt == 0
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED, JobState.QUEUED])
+@pytest.mark.parametrize("only_lapsed", [False, True])
+def test_a_stale_fence_changes_nothing(store: Store, state: JobState, only_lapsed: bool) -> None:
+    (first,) = running(store, lease_ms=0)
+    store.finish([verdict(first, JobState.QUEUED)])
+    (second,) = claim(store, [first], token="token-2", lease_ms=0)
+    stale = [
+        fence_of(first),
+        Fence(second.id, "token-2", 1),
+        Fence(second.id, "token-1", 2),
+        Fence("job_nobody", "token-2", 2),
+    ]
+    for fence in stale:
+        assert store.finish([Verdict(fence, state, result={"text": "late"})], only_lapsed=only_lapsed) == set()
+    assert got(store, second) == second
+    assert store.finish([verdict(second, state)], only_lapsed=only_lapsed) == {second.id}
+
+
+def test_a_stale_verdict_leaves_its_group_alone(store: Store) -> None:
+    jobs = running(store, 10)
+    store.cancel(jobs[3].id)
+    changed = store.finish([verdict(job, result={"n": n}) for n, job in enumerate(jobs)])
+    assert changed == set(ids_of(jobs)) - {jobs[3].id}
+    assert got(store, jobs[3]).state is JobState.CANCELLED
+    assert got(store, jobs[9]).result == {"n": 9}
+
+
+def test_of_two_verdicts_on_a_job_the_first_counts(store: Store) -> None:
+    (job,) = running(store)
+    changed = store.finish([verdict(job, result={"n": 1}), verdict(job, JobState.QUEUED), verdict(job, result={})])
+    assert changed == {job.id}
+    assert got(store, job).result == {"n": 1}
+
+
+def test_finishing_nothing(store: Store) -> None:
+    assert store.finish([]) == set()
+
+
+def test_a_good_lease_is_left_alone_by_the_sweep(store: Store) -> None:
+    (alive,) = running(store)
+    (dead,) = running(store, lease_ms=0)
+    verdicts = [verdict(job, JobState.QUEUED) for job in (alive, dead)]
+    assert store.finish(verdicts, only_lapsed=True) == {dead.id}
+    assert got(store, alive) == alive
+
+
+def test_a_result_of_two_megabytes(store: Store) -> None:
+    (job,) = running(store)
+    result = {"text": "ä🦜" * 400_000, "embeddings": [[0.1, -2.5e-7]] * 1_000}
+    assert store.finish([verdict(job, result=result)]) == {job.id}
+    assert got(store, job).result == result
+
+
+@pytest.mark.parametrize("state", TERMINAL)
+def test_a_terminal_job_never_changes(store: Store, state: JobState) -> None:
+    job = ended(store, state)
+    fence = Fence(job.id, "token-1", job.attempt)
+    assert claim(store, [job]) == []
+    assert store.renew("token-1", [job.id], lease_ms=HOUR) == set()
+    for new_state in (JobState.SUCCEEDED, JobState.FAILED, JobState.QUEUED):
+        for only_lapsed in (False, True):
+            assert store.finish([Verdict(fence, new_state, result={})], only_lapsed=only_lapsed) == set()
+    assert store.cancel(job.id) == job
+    assert store.expire(10) == []
+    assert store.lapsed(10) == []
+    assert store.wake(10) == []
+    store.add([replace(job, state=JobState.QUEUED, finished_at=None)])
+    assert got(store, job) == job
+    assert store.waiting("echo", after=None, limit=10) == []
+    assert store.census() == []
+
+
+# --- cancel, expire, lapsed, wake ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_cancel_tells_what_the_job_was(store: Store, runs: bool) -> None:
+    (job,) = running(store) if runs else added(store)
+    assert store.cancel(job.id) == job
+    now = got(store, job)
+    assert (now.state, now.token, now.lease_until) == (JobState.CANCELLED, None, None)
+    assert now.finished_at is not None
+    assert store.cancel(job.id) == now
+    assert store.cancel("job_nobody") is None
+
+
+def test_cancel_and_finish_race_to_one_end(store: Store) -> None:
+    jobs = running(store, 120)
+    groups = [jobs[at : at + 8] for at in range(0, 120, 8)]
+    befores, finished = in_parallel(
+        lambda: [store.cancel(job.id) for job in jobs],
+        lambda: {job_id for group in groups[::-1] for job_id in store.finish([verdict(job) for job in group])},
+    )
+    for job, before in zip(jobs, befores, strict=True):
+        assert before is not None
+        state = got(store, job).state
+        assert state is (JobState.SUCCEEDED if job.id in finished else JobState.CANCELLED)
+        assert before.state is (JobState.SUCCEEDED if job.id in finished else JobState.RUNNING)
+
+
+def test_jobs_past_their_deadline_expire_queued_or_running(store: Store) -> None:
+    now = store.now()
+    (waiting,) = added(store, deadline_at=now - 5)
+    (run,) = running(store, deadline_at=now + HOUR)
+    (soon,) = added(store, deadline_at=now + HOUR)
+    added(store)
+    assert store.expire(10) == [waiting]
+    expired = got(store, waiting)
+    assert (expired.state, expired.error) == (JobState.EXPIRED, None)
+    assert expired.finished_at is not None
+    assert store.expire(10) == []
+    assert got(store, run) == run
+    assert got(store, soon) == soon
+
+
+def test_a_running_job_expires_and_its_worker_is_fenced_off(store: Store) -> None:
+    (job,) = added(store, deadline_at=store.now() + 100)
+    (held,) = claim(store, [job])
+    expired: list[Job] = []
+    while not expired:
+        expired = store.expire(10)
+    assert expired == [held]
+    assert got(store, job).state is JobState.EXPIRED
+    assert store.finish([verdict(held)]) == set()
+
+
+def test_expire_takes_the_oldest_deadline_first(store: Store) -> None:
+    now = store.now()
+    jobs = [new_job(store, deadline_at=now - 1_000 + n) for n in (5, 1, 4, 2, 3)]
+    store.add(jobs)
+    assert [job.deadline_at for job in store.expire(2)] == [now - 999, now - 998]
+    assert [job.deadline_at for job in store.expire(9)] == [now - 997, now - 996, now - 995]
+
+
+def test_lapsed_leases_are_found(store: Store) -> None:
+    first, second = running(store, lease_ms=-10), running(store, lease_ms=0)
+    running(store)
+    added(store)
+    assert store.lapsed(10) == first + second
+    assert store.lapsed(1) == first
+
+
+def test_a_scheduled_job_is_told_once_when_its_time_has_come(store: Store) -> None:
+    now = store.now()
+    second, first, third = (new_job(store, run_at=now - ago) for ago in (20, 30, 10))
+    later = new_job(store, run_at=now + HOUR)
+    store.add([second, first, third, later, new_job(store)])
+    assert store.wake(2) == [replace(first, run_at=None), replace(second, run_at=None)]
+    assert store.wake(9) == [replace(third, run_at=None)]
+    assert store.wake(9) == []
+    assert got(store, first).run_at is None
+    assert got(store, later) == later
+    (census,) = store.census()
+    assert (census.queued, census.due, census.oldest_due_at) == (5, 4, now - 30)
+
+
+def test_a_retry_is_woken_too(store: Store) -> None:
+    (job,) = running(store)
+    store.finish([verdict(job, JobState.QUEUED, run_at=store.now() - 1)])
+    assert ids_of(store.wake(9)) == [job.id]
+
+
+# --- waiting, census -------------------------------------------------------------------------------------------
+
+
+def test_waiting_is_in_rank_order_and_pages_without_gap(store: Store) -> None:
+    now = store.now()
+    jobs = [new_job(store, rank=float(n * 7 % 5)) for n in range(23)]
+    others = [new_job(store, model="other"), new_job(store, run_at=now + HOUR)]
+    store.add([*jobs, *others])
+    running(store)
+    expected = sorted((job.rank, job.id) for job in jobs)
+    pages: list[list[Waiting]] = [store.waiting("echo", after=None, limit=4)]
+    while len(pages[-1]) == 4:
+        pages.append(store.waiting("echo", after=pages[-1][-1], limit=4))
+    assert [(each.rank, each.id) for page in pages for each in page] == expected
+    assert store.waiting("nothing", after=None, limit=4) == []
+
+
+def test_census_counts_each_lane(store: Store) -> None:
+    assert store.census() == []
+    now = store.now()
+    added(store, 3, model="a", run_at=now - 50)
+    added(store, 1, model="a", created_at=now - 10_000, run_at=now - 70)
+    added(store, 2, model="a", created_at=now - 90_000, run_at=now + HOUR)
+    running(store, 2, model="a", created_at=now - 99_000)
+    running(store, 1, model="b")
+    added(store, 1, model="c", run_at=now + HOUR)
+    for state in TERMINAL:
+        ended(store, state)
+    assert store.census() == [
+        LaneCensus(model="a", queued=6, due=4, running=2, oldest_due_at=now - 70),
+        LaneCensus(model="b", queued=0, due=0, running=1, oldest_due_at=None),
+        LaneCensus(model="c", queued=1, due=0, running=0, oldest_due_at=None),
+    ]
+
+
+# --- search, delete --------------------------------------------------------------------------------------------
+
+
+def test_search_is_newest_first_and_pages_without_gap(store: Store) -> None:
+    jobs = added(store, 23)
+    pages = [store.search(JobQuery(limit=5))]
+    while len(pages[-1]) == 5:
+        added(store, id=f"job_z{len(pages)}")  # what comes meanwhile is on no later page
+        pages.append(store.search(JobQuery(limit=5, before=pages[-1][-1].id)))
+    assert ids_of([job for page in pages for job in page]) == sorted(ids_of(jobs), reverse=True)
+
+
+def test_search_filters(store: Store) -> None:
+    now = store.now()
+    old = added(store, 2, model="a", created_at=now - 1_000)
+    new = added(store, 2, model="b", metadata={"team": "search", "run": "7"})
+    run = running(store, 1, model="a", metadata={"team": "search"})
+    dead = [ended(store, state) for state in TERMINAL]
+
+    def found(**query: Any) -> list[str]:
+        return ids_of(store.search(JobQuery(**query)))
+
+    def newest_first(jobs: Sequence[Job]) -> list[str]:
+        return sorted(ids_of(jobs), reverse=True)
+
+    assert found() == newest_first(old + new + run + dead)
+    assert found(states=[JobState.QUEUED]) == newest_first(old + new)
+    assert found(states=[JobState.RUNNING, JobState.QUEUED], model="a") == newest_first(old + run)
+    assert found(states=TERMINAL) == newest_first(dead)
+    for job in dead:
+        assert found(states=[job.state]) == [job.id]
+        assert found(states=[job.state], before=job.id) == []
+    assert found(model="b") == newest_first(new)
+    assert found(model="nothing") == []
+    assert found(created_to=now) == newest_first(old)
+    assert found(created_from=now - 1_000, created_to=now - 999) == newest_first(old)
+    assert found(created_from=now - 999, model="a") == newest_first(run)
+    assert found(metadata={"team": "search"}) == newest_first(new + run)
+    assert found(metadata={"team": "search", "run": "7"}) == newest_first(new)
+    assert found(metadata={"team": "7"}) == []
+    assert found(ids=[new[0].id, dead[0].id, "job_nobody"]) == newest_first([new[0], dead[0]])
+    assert found(ids=[new[0].id, old[0].id], model="a") == [old[0].id]
+    assert found(limit=1) == newest_first(old + new + run + dead)[:1]
+
+
+AWKWARD = [
+    "a.b",
+    'say "hi"',
+    "it's",
+    "$",
+    "$.a",
+    "a[0]",
+    "#-1",
+    "ü ñ",
+    "東京🦜",
+    "back\\slash",
+    "a/b",
+    "{}",
+    "%s",
+    ":x",
+    "",
+]
+
+
+def test_metadata_of_any_name_is_found(store: Store) -> None:
+    jobs = {key: new_job(store, metadata={key: f"<{key}>", "common": "yes"}) for key in AWKWARD}
+    store.add(list(jobs.values()))
+    for key, job in jobs.items():
+        assert store.search(JobQuery(metadata={key: f"<{key}>"})) == [job]
+        assert store.search(JobQuery(metadata={key: f"<{key}>", "common": "yes"})) == [job]
+        assert store.search(JobQuery(metadata={key: "yes"})) == []
+    assert len(store.search(JobQuery(metadata={"common": "yes"}))) == len(AWKWARD)
+
+
+@pytest.mark.parametrize("state", TERMINAL)
+def test_only_a_terminal_job_is_deleted(store: Store, state: JobState) -> None:
+    (waiting,), (run,) = added(store), running(store)
+    job = ended(store, state)
+    assert not store.delete(waiting.id)
+    assert not store.delete(run.id)
+    assert not store.delete("job_nobody")
+    assert store.delete(job.id)
+    assert store.get(job.id) is None
+    assert not store.delete(job.id)
+    assert {waiting.id, run.id} == set(ids_of(store.search(JobQuery())))

@@ -1,0 +1,231 @@
+"""A whole service in one process: the real use cases and drain loops, over memory, a clock and a scheduler.
+
+What the store is told is watched as it happens; the numbers are those of the invariants in the design.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ktqueue.admission import Admission
+from ktqueue.errors import LanesUnavailable, StoreUnavailable, Unavailable
+from ktqueue.events.base import START, Event, EventId
+from ktqueue.events.memory import MemoryEvents
+from ktqueue.execution import Execution
+from ktqueue.following import Following
+from ktqueue.intake import Intake, Submission
+from ktqueue.job import TRANSITIONS, Job, JobState
+from ktqueue.lanes.memory import MemoryLanes
+from ktqueue.store.base import IdempotencyKey, JobQuery
+from ktqueue.store.memory import MemoryStore
+from ktqueue.sweep import Sweep
+from tests.support.scene import LEASE_MS, MODEL, Clock, around
+from tests.support.toy import ToyEngine
+from tests.unit.simulation.actor import Actor, Killed, Turn
+from worker.runner import Runner
+
+STEP_S = 0.05
+HEARTBEAT_S = 2.0
+GRACE_S = 3.0
+WRITES = {"add", "add_once", "claim", "renew", "finish", "cancel", "expire", "wake", "delete"}
+
+
+class PatientEvents(MemoryEvents):
+    """Waiting is the scheduler's business: a reader is told at once that there is nothing yet."""
+
+    def read(self, job_id: str, after: EventId, *, wait_s: float) -> list[Event]:
+        return super().read(job_id, after, wait_s=0)
+
+
+class Follower:
+    """A client that reads a job's events to the end, and comes back with the last id when it is cut off."""
+
+    def __init__(self, following: Following, job_id: str) -> None:
+        self._following = following
+        self.job_id = job_id
+        self.seen: list[Event] = []
+
+    def __call__(self) -> None:
+        while True:
+            try:
+                for event in self._following.follow(self.job_id, self.seen[-1].id if self.seen else START):
+                    self.seen += [event] if event is not None else []
+            except StoreUnavailable:
+                continue
+            return
+
+
+class World:
+    """Everything there is, and everyone who acts in it."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.bells: list[str] = []
+        self.actors: list[Actor] = []
+        self.followers: list[Follower] = []
+        self.stops: dict[Actor, list[bool]] = {}
+        self._acting: Actor | None = None
+        self._owners: dict[str, Actor | None] = {}
+        self.true_store = MemoryStore(self.clock.now)
+        self.forget_redis()
+        self._store = around(lambda: self.true_store, self._call_store)
+        self._lanes = around(lambda: self.true_lanes, self._call_redis)
+        self._events = around(lambda: self.true_events, self._call_redis)
+        self.sweep = Sweep(self._store, self._lanes, self._events, jitter=lambda: 0.5)
+        self.following = Following(self._store, self._events, clock=self.clock.monotonic, sleep=self.clock.sleep)
+        admission = Admission(self._store, self._lanes, max_queued=1000, clock=self.clock.monotonic)
+        self.intake = Intake(self._store, self._lanes, self._events, admission)
+        self._execution = Execution(self._store, self._lanes, self._events, lease_ms=LEASE_MS, jitter=lambda: 0.5)
+
+    def forget_redis(self) -> None:
+        """The server was restarted, empty. Celery's messages were in it too."""
+        self.true_lanes = MemoryLanes(self.bells.append, self.clock.now)
+        self.true_events = PatientEvents()
+        self.bells.clear()
+
+    def jobs(self) -> list[Job]:
+        """All there are, oldest first."""
+        return self.true_store.search(JobQuery(limit=10_000))[::-1]
+
+    # --- who acts ----------------------------------------------------------------------------------------------
+
+    def act(self, kind: str, body: Callable[[], object]) -> Actor:
+        """Start a process; it does nothing until it is let."""
+        actor = Actor(kind, body)
+        self.actors.append(actor)
+        return actor
+
+    def submit(self, submission: Submission, key: str | None) -> Actor:
+        """A client posts a job."""
+        self.clock.sleep(0.001)  # no two come in the same millisecond, so that ids, which are random, decide nothing
+        given = None if key is None else IdempotencyKey(key, "digest")
+        return self.act("client", lambda: self.intake.submit(submission, given)[0])
+
+    def work(self, capacity: int, *, works: bool = True) -> Actor:
+        """A bell woke a slot."""
+        stop = [False]
+        runner = Runner(
+            self._execution,
+            ToyEngine(capacity, each_step=lambda: self.clock.sleep(STEP_S), works=works),
+            model=MODEL,
+            worker="w",
+            heartbeat_s=HEARTBEAT_S,
+            grace_s=GRACE_S,
+            stopping=lambda: stop[0],
+            clock=self.clock.monotonic,
+            sleep=self.clock.sleep,
+        )
+        actor = self.act("worker", runner.drain)
+        self.stops[actor] = stop
+        return actor
+
+    def follow(self, job_id: str) -> Actor:
+        """A client streams a job's events."""
+        follower = Follower(self.following, job_id)
+        self.followers.append(follower)
+        return self.act("follower", follower)
+
+    def run(self, actor: Actor, calls: int, then: Turn | None = None) -> None:
+        """Let an actor make so many calls, and then, if it has not ended, let this happen to the next."""
+        self._acting = actor
+        for _ in range(calls):
+            actor.go()
+        if then is not None:
+            actor.go(then)
+        self._acting = None
+        self.actors = [one for one in self.actors if not one.ended]
+
+    def finish(self, actor: Actor, most: int = 2_000) -> None:
+        """Let an actor run to its end; it must have one."""
+        self.run(actor, most)
+        assert actor.ended, f"a {actor.kind} does not come to its end"
+
+    # --- what their calls come to ------------------------------------------------------------------------------
+
+    def _call_redis(self, name: str, call: Callable[[], Any]) -> Any:
+        return self._take_turn(call, LanesUnavailable)
+
+    def _call_store(self, name: str, call: Callable[[], Any]) -> Any:
+        watched = (lambda: self._watched(name, call)) if name in WRITES else call
+        return self._take_turn(watched, StoreUnavailable)
+
+    def _take_turn(self, call: Callable[[], Any], error: type[Unavailable]) -> Any:
+        actor = self._acting
+        assert actor is not None
+        match actor.wait():
+            case Turn.KILL:
+                raise Killed
+            case Turn.FAIL:
+                raise error("away")
+            case Turn.LOSE:
+                call()
+                raise error("the answer is lost")
+            case _:
+                return call()
+
+    def _watched(self, name: str, call: Callable[[], Any]) -> Any:
+        before = {job.id: job for job in self.jobs()}
+        answer = call()
+        for job in self.jobs():
+            if job != before.get(job.id):
+                self._check(name, before.get(job.id), job)
+        return answer
+
+    def _check(self, name: str, old: Job | None, new: Job) -> None:
+        assert new.attempt <= new.max_attempts, "4"
+        if old is None:
+            assert (new.state, new.attempt, new.claims) == (JobState.QUEUED, 0, 0)
+            return
+        assert not old.state.terminal, "2: what has ended changed"
+        assert new.state is old.state or new.state in TRANSITIONS[old.state]
+        assert new.claims == old.claims + (name == "claim")
+        if name == "claim" and new.token is not None:
+            self._owners[new.token] = self._acting
+        if name == "finish":
+            self._check_fence(old)
+
+    def _check_fence(self, old: Job) -> None:
+        assert old.token is not None, "3: nobody held it"
+        assert old.lease_until is not None
+        actor = self._acting
+        assert actor is not None
+        if actor.kind == "sweep":
+            assert old.lease_until <= self.clock.now(), "3: its worker lives"
+        else:
+            assert self._owners[old.token] is actor, "3: another held it"
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def come_to_rest(self) -> None:
+        """All faults are over: sweeps and bells alone must bring every job to its end, and every reader to it."""
+        for actor in [one for one in self.actors if one.kind != "follower"]:
+            self.finish(actor)
+        for _ in range(600):
+            self.finish(self.act("sweep", self.sweep))
+            bells, self.bells[:] = set(self.bells), []
+            for _ in bells:
+                self.finish(self.work(2))
+            if all(job.state.terminal for job in self.jobs()):
+                break
+            self.clock.sleep(1)
+        assert all(job.state.terminal for job in self.jobs()), "2"
+        for actor in [one for one in self.actors if one.kind == "follower"]:
+            self.finish(actor)
+        for follower in self.followers:
+            self.finish(self.act("follower", follower))
+
+    def kill_all(self) -> None:
+        """Leave no thread behind."""
+        for actor in list(self.actors):
+            self.run(actor, 0, Turn.KILL)
+
+
+def text_of(events: Sequence[Event], claim: int) -> str:
+    """The text that a reader put together of one claim; it must fit."""
+    text = ""
+    for event in events:
+        if event.type == "token" and event.id.claim == claim:
+            assert event.data["offset"] == len(text), "6: a hole in the text"
+            text += event.data["text"]
+    return text

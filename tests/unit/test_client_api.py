@@ -1,0 +1,198 @@
+"""Both clients and the command line against the real API, over the memory implementations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from ktqueue.cli import main
+from ktqueue.cli.app import App
+from ktqueue.client import Conflict, InvalidRequest, JobFailed, JobSpec, NotFound, RateLimited
+from ktqueue.job import JobState
+from tests.api.wiring import Api
+from tests.support.client import AsyncSubject, Server, Subject, SyncSubject, World
+
+
+def served(api: Api) -> Server:
+    """The API as a handler; it answers whole."""
+    transport = httpx.WSGITransport(app=api.app)
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        answer = transport.handle_request(request)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.read())
+
+    return Server(handler=handle)
+
+
+class Working(World):
+    """Whenever somebody sleeps, every job that waits is done."""
+
+    def __init__(self, api: Api) -> None:
+        super().__init__()
+        self._api = api
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self._api.succeed()
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api(max_queued=3_000)
+
+
+@pytest.fixture(params=[SyncSubject, AsyncSubject])
+def client(request: pytest.FixtureRequest, api: Api) -> Iterator[Subject]:
+    subject: Subject = request.param(served(api), Working(api))
+    yield subject
+    subject.close()
+
+
+def specs(count: int) -> list[JobSpec]:
+    return [{"model": "echo", "input": {"n": n}} for n in range(count)]
+
+
+def test_a_job_with_every_option_from_submit_to_result(client: Subject, api: Api) -> None:
+    run_at = datetime(2025, 1, 1, tzinfo=UTC)
+    job = client.call(
+        "submit",
+        "encoder",
+        "Hello",
+        task="classify",
+        params={"top_k": 1},
+        priority=9,
+        max_attempts=1,
+        metadata={"team": "a"},
+        deadline_seconds=60,
+        run_at=run_at,
+        wait=0,
+    )
+    assert (job.state, job.task, job.input) == (JobState.QUEUED, "classify", {"text": "Hello"})
+    assert (job.priority, job.max_attempts, job.metadata) == (9, 1, {"team": "a"})
+    assert job.deadline_at - job.created_at == timedelta(seconds=60)
+    assert client.call("get", job).id == job.id
+
+
+def test_one_key_is_one_job(client: Subject) -> None:
+    first = client.call("submit", "echo", {"n": 1}, idempotency_key="mine")
+    assert client.call("submit", "echo", {"n": 1}, idempotency_key="mine").id == first.id
+    with pytest.raises(InvalidRequest) as caught:
+        client.call("submit", "echo", {"n": 2}, idempotency_key="mine")
+    assert (caught.value.status, caught.value.code) == (422, "idempotency_mismatch")
+
+
+def test_results_and_failures(client: Subject, api: Api) -> None:
+    good = client.call("submit", "echo", {"n": 1})
+    api.succeed()
+    assert client.call("result", good) == {"n": 1}
+    bad = client.call("submit", "echo", {"n": 2})
+    api.fail()
+    with pytest.raises(JobFailed, match="never"):
+        client.call("result", bad.id)
+    again = client.call("retry", bad)
+    assert again.retry_of == bad.id
+    with pytest.raises(Conflict):
+        client.call("retry", good)
+    with pytest.raises(Conflict):
+        client.call("delete", again)
+    assert client.call("cancel", again).state is JobState.CANCELLED
+    client.call("delete", again)
+    with pytest.raises(NotFound):
+        client.call("get", again)
+
+
+def test_refusals_name_the_field(client: Subject) -> None:
+    with pytest.raises(NotFound, match="there are: chat, echo, encoder") as unknown:
+        client.call("submit", "nope", "x")
+    assert (unknown.value.code, unknown.value.field) == ("unknown_model", "model")
+    with pytest.raises(InvalidRequest) as wrong:
+        client.call("submit", "chat", "x", params={"top_p": 7})
+    assert (wrong.value.status, wrong.value.field) == (422, "params.top_p")
+
+
+def test_a_full_lane_turns_jobs_away(api: Api) -> None:
+    subject = SyncSubject(served(api), World(), max_retries=0)
+    told = list(subject.items("submit_many", specs(3_001)))
+    assert [line.line for line in told if line.error is not None] == [3_001]
+    assert (told[-1].error.code, told[-1].error.retry_after) == ("queue_full", 60)
+    with pytest.raises(RateLimited) as caught:
+        subject.call("submit", "echo", {"n": 1})
+    assert caught.value.retry_after == 60
+
+
+def test_many_jobs_from_submit_to_completion(client: Subject) -> None:
+    lines = [*specs(1_100), "nonsense", {"model": "nope", "input": {}}, *specs(1)]
+    told = list(client.items("submit_many", lines))
+    assert [line.line for line in told] == list(range(1, 1_104))
+    assert [(line.line, line.error.code) for line in told if line.error] == [
+        (1_101, "malformed"),
+        (1_102, "unknown_model"),
+    ]
+    ids = [line.id for line in told if line.id]
+    done = list(client.items("as_completed", ids))
+    assert {job.id for job in done} == set(ids)
+    assert {job.state for job in done} == {JobState.SUCCEEDED}
+
+
+def test_large_results_come_in_more_than_one_page(client: Subject) -> None:
+    jobs = [client.call("submit", "echo", {"text": "x" * 1_900_000}) for _ in range(6)]
+    assert len(list(client.items("as_completed", jobs))) == 6
+
+
+def test_completion_notices_what_was_never_there(client: Subject) -> None:
+    with pytest.raises(NotFound):
+        list(client.items("as_completed", [f"job_{1:032x}"]))
+    with pytest.raises(InvalidRequest):
+        list(client.items("as_completed", ["nonsense"]))
+
+
+def test_lists_are_filtered_and_paged(client: Subject, api: Api) -> None:
+    list(client.items("submit_many", specs(120)))
+    while api.scene.waiting():
+        api.succeed()
+    last = client.call("submit", "echo", {"n": 1}, metadata={"team": "a b"})
+    every = list(client.items("list"))
+    assert len(every) == 121
+    assert every[0].id == last.id
+    assert [job.id for job in client.items("list", metadata={"team": "a b"})] == [last.id]
+    assert [job.id for job in client.items("list", states=["queued", "running"], model="echo")] == [last.id]
+    at = last.created_at
+    assert len(list(client.items("list", created_from=at, created_to=at + timedelta(seconds=1)))) == 121
+    assert list(client.items("list", created_to=at - timedelta(seconds=1))) == []
+
+
+def test_a_stream_tells_the_whole_history(client: Subject, api: Api) -> None:
+    job = client.call("submit", "echo", {"n": 1})
+    api.succeed()
+    assert [event.state for event in client.items("stream", job)] == ["queued", "running", "succeeded"]
+
+
+def test_models_and_lanes_are_told(client: Subject) -> None:
+    client.call("submit", "echo", {"n": 1})
+    assert {model.id: model.tasks[0] for model in client.call("models")} == {
+        "chat": "generate",
+        "echo": "echo",
+        "encoder": "embed",
+    }
+    assert {lane.model: lane.depth for lane in client.call("lanes")} == {"chat": 0, "echo": 1, "encoder": 0}
+
+
+def test_the_command_line_from_submit_to_result(api: Api) -> None:
+    world = Working(api)
+
+    def run(*arguments: str, stdin: str = "") -> Result:
+        app = App(environ={}, transport=httpx.MockTransport(served(api)), sleep=world.sleep)
+        return CliRunner().invoke(main, arguments, input=stdin, obj=app, catch_exceptions=False)
+
+    job_id = run("submit", "echo", "Hello", "--metadata", "team=a").stdout.strip()
+    assert "state          queued" in run("get", job_id).stdout
+    api.succeed()
+    assert run("wait", job_id).stdout == f"{job_id}  succeeded\n"
+    assert [json.loads(line)["id"] for line in run("list", "--json", "--metadata", "team=a").stdout.splitlines()] == [
+        job_id
+    ]

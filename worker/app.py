@@ -1,0 +1,64 @@
+"""The Celery side: one app a process, stock Celery, its children set up by signals.
+
+A worker's parent only supervises: models are loaded, and connections opened, in its children.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+from collections.abc import Callable
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init, worker_shutting_down
+
+from ktqueue.celery_settings import celery_settings
+from ktqueue.process import watch_parent
+from ktqueue.settings import Settings
+
+LOAD_TIMEOUT_S = 900.0
+"""A child is up once its model is loaded; Celery replaces one that takes longer."""
+
+
+class StopFlag:
+    """Set by a worker's parent when it is told to stop, seen by its children: a byte of shared memory."""
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        """Ask the children to stop pulling."""
+        self._page[0] = 1
+
+    def __call__(self) -> bool:
+        """Whether a stop was asked."""
+        return self._page[0] == 1
+
+
+def create_app(settings: Settings) -> Celery:
+    """A Celery app without tasks, for whichever role asks."""
+    app = Celery("ktqueue")
+    app.conf.update(celery_settings(settings.redis_url))
+    app.conf.worker_proc_alive_timeout = LOAD_TIMEOUT_S
+    setup_logging.connect(lambda **_: configure_logging(settings), weak=False)
+    return app
+
+
+def configure_logging(settings: Settings) -> None:
+    """One line an entry on stderr; the libraries below us speak only of trouble."""
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING, force=True)
+    for ours in ("ktqueue", "worker", "api"):
+        logging.getLogger(ours).setLevel(settings.log_level.upper())
+
+
+def in_each_child(prepare: Callable[[], None], stop: StopFlag, settings: Settings) -> None:
+    """Run ``prepare`` in every child before its first task; tell children of a stop, and of their parent's death."""
+
+    def started(**_: object) -> None:
+        # Celery has the kernel kill children with their parent on Linux; elsewhere they must see it for themselves.
+        watch_parent(os.getppid(), stop.set, settings.grace_seconds)
+        prepare()
+
+    worker_process_init.connect(started, weak=False)
+    worker_shutting_down.connect(lambda **_: stop.set(), weak=False)

@@ -1,0 +1,38 @@
+"""From an entry of the catalogue to a loaded engine. What an engine needs is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from ktqueue.models import EngineName, ModelSpec
+from worker.engines.base import Engine
+from worker.engines.echo import EchoEngine
+
+
+def load(spec: ModelSpec) -> Engine:
+    """Load the engine that ``spec`` describes. Raises ConfigurationError if its weights can't be used."""
+    return _FACTORIES[spec.engine](spec)
+
+
+def _echo(spec: ModelSpec) -> Engine:
+    return EchoEngine(max_batch=spec.max_batch, faults=spec.faults, clock=time.monotonic, sleep=time.sleep)
+
+
+def _encoder(spec: ModelSpec) -> Engine:
+    from worker.engines.loading import load_encoder  # noqa: PLC0415 - torch and transformers, seconds and 300 MB
+
+    return load_encoder(spec)
+
+
+def _causal(spec: ModelSpec) -> Engine:
+    from worker.engines.loading import load_causal  # noqa: PLC0415 - as above
+
+    return load_causal(spec)
+
+
+_FACTORIES: Mapping[EngineName, Callable[[ModelSpec], Engine]] = {
+    "echo": _echo,
+    "encoder": _encoder,
+    "causal": _causal,
+}

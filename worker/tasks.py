@@ -1,0 +1,52 @@
+"""The tasks, thin: what a message starts. Correctness never rests on one: a lost or doubled message changes nothing."""
+
+from __future__ import annotations
+
+import logging
+
+from celery import Celery
+
+from ktqueue.bootstrap import bootstrap
+from ktqueue.celery_settings import DRAIN
+from ktqueue.errors import Unavailable
+from ktqueue.settings import Settings
+from ktqueue.sweep import Sweep
+from worker.app import StopFlag, in_each_child
+from worker.slot import Slot
+
+SWEEP_TASK = "ktqueue.sweep"
+LIGHT_QUEUE = "light"
+
+logger = logging.getLogger(__name__)
+
+
+def serve_lane(app: Celery, settings: Settings, model: str) -> None:
+    """Make this app's children slots of one lane."""
+    stop = StopFlag()
+    slots: list[Slot] = []
+    in_each_child(lambda: slots.append(Slot(settings, model, stop)), stop, settings)
+
+    @app.task(name=DRAIN)
+    def drain(_model: str) -> int:
+        return slots[0].drain()
+
+
+def serve_light(app: Celery, settings: Settings) -> None:
+    """Make this app's child the light worker: what is quick, and no model's business."""
+    sweeps: list[Sweep] = []
+    in_each_child(lambda: sweeps.append(bootstrap(settings).sweep), StopFlag(), settings)
+
+    @app.task(name=SWEEP_TASK)
+    def sweep() -> None:
+        try:
+            sweeps[0]()
+        except Unavailable as error:
+            logger.warning("the sweep goes on in a second: %s", error)
+
+
+def schedule(app: Celery, settings: Settings) -> None:
+    """What beat sends, and when. A sweep that was not heard in time is dropped: the next is on its way."""
+    every = settings.sweep_seconds
+    app.conf.beat_schedule = {
+        "sweep": {"task": SWEEP_TASK, "schedule": every, "options": {"queue": LIGHT_QUEUE, "expires": every}}
+    }
