@@ -19,6 +19,6 @@ ENV PATH=/venv/bin:$PATH \
     KTQ_HOME=/home/ktqueue \
     KTQ_MODELS=/app/models.toml
 WORKDIR /app
-USER ktqueue
+USER 10001
 EXPOSE 8000
 CMD ["ktqueue", "api"]

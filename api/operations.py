@@ -12,7 +12,7 @@ from api.errors import PROBLEM
 from api.inputs import JobRequest
 from api.listing import DEFAULT_JOBS, METADATA, MOST_IDS, MOST_JOBS
 from api.query import LONGEST_WAIT_S
-from api.schemas import BulkLine, Health, JobBody, JobList, LaneList, ModelList, Problem, Readiness
+from api.schemas import BulkLine, EventFields, Health, JobBody, JobList, LaneList, ModelList, Problem, Readiness
 from ktqueue.job import JobState
 
 EVENT_STREAM = "text/event-stream"
@@ -172,7 +172,7 @@ OPERATIONS = [
         "jobs",
         "Follow a job: server-sent events",
         {
-            200: Reply("Events until the job has ended.", str, media=EVENT_STREAM),
+            200: Reply("Events until the job has ended.", EventFields, media=EVENT_STREAM),
             204: Reply("It has ended and Last-Event-ID is its last event."),
         },
         problems=(400, 404, 422, 503),

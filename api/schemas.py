@@ -100,6 +100,14 @@ class BulkLine(TypedDict):
     error: NotRequired[LineError]
 
 
+class EventFields(TypedDict):
+    """One server-sent event; `id` is what Last-Event-ID takes."""
+
+    id: Annotated[str, Field(pattern="^[0-9]{1,9}-[0-9]{1,10}$")]
+    event: Literal["state", "token", "progress"]
+    data: Annotated[str, Field(description="A JSON object: a state, a piece of text with its offset, or a progress.")]
+
+
 class ModelLimits(TypedDict):
     """Bounds of a model."""
 

@@ -15,7 +15,7 @@ def rfc3339(instant: int) -> str:
     """In UTC, to the millisecond."""
     seconds, ms = divmod(instant, 1000)
     # In whole numbers: far from now a float does not hold milliseconds.
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{ms:03}Z"
 
 
 def unix_ms(text: object) -> int:

@@ -43,7 +43,8 @@ def server_command(home: Path) -> list[str]:
     return [
         server_program(),
         *("--port", "0", "--unixsocket", str(socket_path(home)), "--unixsocketperm", "700"),
-        *("--save", "", "--appendonly", "no", "--daemonize", "no", "--dir", str(home), "--loglevel", "warning"),
+        *("--save", "", "--appendonly", "no", "--daemonize", "no", "--dir", str(home)),
+        *("--loglevel", "warning", "--logfile", str(home / "redis.log")),
         *("--stream-node-max-bytes", "512"),  # most streams hold one event: 0.9 kB each instead of 4.4
     ]
 

@@ -35,7 +35,9 @@ def up(settings: Settings) -> int:
             settings = settings.model_copy(update={"redis_url": f"unix://{socket_path(settings.home)}"})
         migrate(settings)
         programs = [*([_redis(settings)] if own_redis else []), *_roles(settings, list(catalogue))]
-        return Supervisor(programs, grace_s=settings.grace_seconds).run(lambda: print(_banner(settings, catalogue)))
+        return Supervisor(programs, grace_s=settings.grace_seconds).run(
+            lambda: print(_banner(settings, catalogue), flush=True)
+        )
     finally:
         if own_redis:
             socket_path(settings.home).unlink(missing_ok=True)

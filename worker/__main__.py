@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+
+from celery.platforms import SecurityWarning
 
 from ktqueue.celery_settings import lane_queue
 from ktqueue.errors import KtqueueError
@@ -21,6 +24,8 @@ USAGE = "usage: python -m worker lane MODEL | light | beat"
 
 def main(arguments: Sequence[str], settings: Settings) -> None:
     """Become the process that ``arguments`` name; returns when it was told to stop."""
+    # Celery warns root because a message could carry a pickle. Ours are JSON and nothing else is taken.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     app = create_app(settings)
     match arguments:
         case ["lane", model]:
@@ -33,13 +38,21 @@ def main(arguments: Sequence[str], settings: Settings) -> None:
         case ["beat"]:
             schedule(app, settings)
             # The plain scheduler keeps its times in memory, so beat leaves no file behind.
-            app.start(["beat", "--scheduler=celery.beat:Scheduler", "--loglevel=WARNING"])
+            app.start(["--quiet", "beat", "--scheduler=celery.beat:Scheduler", "--loglevel=WARNING"])
         case _:
             sys.exit(USAGE)
 
 
 def _worker(name: str, queue: str, slots: int) -> list[str]:
-    return ["worker", "--pool=prefork", f"--concurrency={slots}", f"--queues={queue}", f"--hostname={name}@%h", *QUIET]
+    return [
+        "--quiet",
+        "worker",
+        "--pool=prefork",
+        f"--concurrency={slots}",
+        f"--queues={queue}",
+        f"--hostname={name}@%h",
+        *QUIET,
+    ]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Options of the form ``key=value``."""
+"""JSON on the command line, and options of the form ``key=value``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -21,9 +21,18 @@ def _split_json(ctx: click.Context, param: click.Parameter, given: Sequence[str]
     return {key: _json_or_text(value) for key, value in _split(ctx, param, given).items()}
 
 
+def strict_json(text: str) -> Any:
+    """Raises ValueError for what is not JSON, NaN and Infinity too, which Python would take."""
+    return json.loads(text, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"there is no {name}")
+
+
 def _json_or_text(value: str) -> Any:
     try:
-        return json.loads(value)
+        return strict_json(value)
     except ValueError:
         return value
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from ktqueue.cli.app import Refused, Session, session
 from ktqueue.cli.jobs import TIMEOUT, finish
-from ktqueue.cli.pairs import METADATA, PARAMS
+from ktqueue.cli.pairs import METADATA, PARAMS, strict_json
 from ktqueue.cli.show import emit, output_of, progress_of, waiting_for
 from ktqueue.job import JobState, JsonObject
 
@@ -40,6 +39,11 @@ class Ask:
     stream: bool
     timeout: float | None
 
+    def says_something_of_a_job(self) -> bool:
+        """Whether anything but ``--wait`` and its time-out was asked for."""
+        others = (self.text, self.job_input, self.idempotency_key)
+        return self.chat or self.stream or bool(self.options()) or any(other is not None for other in others)
+
     def options(self) -> JobOptions:
         """Only what was given: the server has the defaults."""
         given: dict[str, Any] = {
@@ -50,20 +54,28 @@ class Ask:
             "max_attempts": self.max_attempts,
             "deadline_seconds": self.deadline,
         }
-        chosen: JobOptions = {key: value for key, value in given.items() if value is not None}  # type: ignore[assignment]
-        return chosen
+        return cast("JobOptions", {key: value for key, value in given.items() if value is not None})
 
 
 def _json_object(ctx: click.Context, param: click.Parameter, given: str | None) -> JsonObject | None:
     if given is None:
         return None
     try:
-        document = json.loads(given)
+        document = strict_json(given)
     except ValueError as error:
         raise click.BadParameter(f"is not JSON: {error}", ctx=ctx, param=param) from error
     if not isinstance(document, dict):
         raise click.BadParameter("must be a JSON object", ctx=ctx, param=param)
     return document
+
+
+def _key(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
+    from ktqueue.client.values import key_of
+
+    try:
+        return None if given is None else key_of(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx=ctx, param=param) from error
 
 
 @click.command()
@@ -78,7 +90,7 @@ def _json_object(ctx: click.Context, param: click.Parameter, given: str | None) 
 @click.option("--priority", type=click.IntRange(0, 9), help="Higher runs sooner; 5 if left out.")
 @click.option("--max-attempts", type=click.IntRange(min=1), help="How often to try.")
 @click.option("--deadline", type=float, metavar="SECONDS", help="Expire the job if it has not ended by then.")
-@click.option("--idempotency-key", help="Submitting twice with one key makes one job.")
+@click.option("--idempotency-key", callback=_key, help="Submitting twice with one key makes one job.")
 @click.option("--wait", is_flag=True, help="Wait for the result, and print it.")
 @click.option("--stream", is_flag=True, help="Print the text as it is written.")
 @TIMEOUT
@@ -89,12 +101,14 @@ def submit(session: Session, model: str | None, path: str | None, **asked: Any) 
     Prints the job's id; with --wait its result: the text, or for other tasks JSON.
     """
     ask = Ask(**asked)
-    if model is not None and path is None:
+    if path is None:
+        if model is None:
+            raise click.UsageError("name a MODEL, or a --file of jobs")
         _submit_one(session, model, ask)
-    elif path is not None and model is None:
-        _submit_file(session, path, ask)
-    else:
-        raise click.UsageError("name a MODEL, or a --file of jobs")
+        return
+    if model is not None or ask.says_something_of_a_job():
+        raise click.UsageError("with --file each line says all there is to say of its job; only --wait goes with it")
+    _submit_file(session, path, ask)
 
 
 def _submit_one(session: Session, model: str, ask: Ask) -> None:
@@ -145,13 +159,20 @@ def _input(client: Client, model: str, ask: Ask) -> JsonObject:
         raise click.UsageError("give the TEXT, or the --input")
     if ask.job_input is not None:
         return ask.job_input
-    text = sys.stdin.read() if ask.text == "-" else ask.text
+    text = _from_stdin() if ask.text == "-" else ask.text
     if ask.chat:
         return {"messages": [{"role": "user", "content": text}]}
     task = ask.task or next((known.tasks[0] for known in client.models() if known.id == model), "generate")
     if task == "rerank":
         raise click.UsageError("""to rerank, give --input '{"query": "…", "documents": ["…", "…"]}'""")
     return {"prompt" if task == "generate" else "text": text}
+
+
+def _from_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"what comes from stdin is not UTF-8: {error}", param_hint="TEXT") from error
 
 
 def _submit_file(session: Session, path: str, ask: Ask) -> None:

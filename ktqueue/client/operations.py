@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import json
 import math
-import uuid
 from collections.abc import AsyncGenerator, Iterable, Sequence, Sized
 from contextlib import aclosing
 from datetime import datetime
@@ -19,7 +18,7 @@ from ktqueue.client.errors import ConnectionFailed, NotFound, WaitTimeout, endin
 from ktqueue.client.patience import Patience, Rounds
 from ktqueue.client.sending import Sender
 from ktqueue.client.sse import EventParser
-from ktqueue.client.values import Event, Job, JobOptions, JobSpec, Lane, Model, Submitted, job_body, rfc3339
+from ktqueue.client.values import Event, Job, JobOptions, JobSpec, Lane, Model, Submitted, job_body, key_of, rfc3339
 from ktqueue.client.wire import Io, Lines, Reply, Request
 from ktqueue.job import JobState, JsonObject
 
@@ -53,9 +52,10 @@ class Operations:
 
         Carries an Idempotency-Key, its own if none is given, so it is sent again safely when an answer is lost.
         With ``wait`` the server answers when the job has ended, or after that many seconds (60 at most) with
-        the job as it is then. Raises RateLimited while the lane is full, and the rest of the error tree.
+        the job as it is then. Raises RateLimited while the lane is full, and the rest of the error tree; ValueError
+        for a key that is not 1-255 visible ASCII characters, and for NaN.
         """
-        headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key_of(idempotency_key)}
         if wait is not None:
             headers["Prefer"] = f"wait={math.ceil(wait)}"
         body = json.dumps(job_body(model, input, options), allow_nan=False).encode()

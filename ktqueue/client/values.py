@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Required, TypedDict
@@ -9,6 +11,8 @@ from typing import Any, Required, TypedDict
 from pydantic import BaseModel, ConfigDict
 
 from ktqueue.job import JobState, JsonObject
+
+KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class JobOptions(TypedDict, total=False):
@@ -168,6 +172,15 @@ def job_body(model: str, input: JsonObject | str, options: JobOptions) -> JsonOb
     if "run_at" in options:
         body["run_at"] = rfc3339(options["run_at"])
     return body
+
+
+def key_of(given: str | None) -> str:
+    """The key given, or a new one. Raises ValueError for one that no header can carry."""
+    if given is None:
+        return uuid.uuid4().hex
+    if not KEY.fullmatch(given):
+        raise ValueError("an idempotency key is 1-255 visible ASCII characters")
+    return given
 
 
 def rfc3339(moment: datetime) -> str:

@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -18,8 +20,7 @@ pytestmark = pytest.mark.timeout(240)
 
 def family_is_complete(stack: Stack) -> bool:
     """Wait until every role runs, its children too, so that ending them all is worth testing."""
-    lane = stack.find("worker", "lane", "echo")
-    return len(lane) >= 1 and len(stack.find("worker", "light")) >= 1 and len(stack.find("worker", "beat")) >= 1
+    return all(stack.find(role) for role in ("-m api", "-m worker lane", "-m worker light", "-m worker beat"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -32,7 +33,7 @@ def test_ending_the_supervisor_leaves_nothing_behind(tmp_path: Path, number: sig
         stack.process.wait(15)
         until(stack.gone, "the end of every process", 15)
         left = {path.name for path in stack.home.iterdir()}
-        assert left <= {"ktqueue.db", "ktqueue.db-wal", "ktqueue.db-shm", "redis.sock"}
+        assert left <= {"ktqueue.db", "ktqueue.db-wal", "ktqueue.db-shm", "redis.log", "redis.sock"}
         if number is not signal.SIGKILL:
             assert stack.process.returncode == 0
             assert "redis.sock" not in left
@@ -50,36 +51,40 @@ def test_a_second_start_finds_the_earlier_jobs(tmp_path: Path) -> None:
         assert stack.job(waiting["id"])["state"] == "queued"
 
 
-@pytest.mark.parametrize(
-    "words", [("api",), ("worker", "lane"), ("worker", "light"), ("worker", "beat"), ("--unixsocket",)]
-)
-def test_a_role_that_is_killed_comes_back_and_jobs_flow(tmp_path: Path, words: tuple[str, ...]) -> None:
-    with running(tmp_path, KTQ_LEASE_SECONDS="2", KTQ_HEARTBEAT_SECONDS="0.5") as stack:
-        stack.finished(stack.submit("echo", {"n": 0})["id"])
-        victims = until(lambda: stack.find(*words), f"a process of {words}")
-        jobs = stack.bulk([{"model": "echo", "input": {"n": n}, "params": {"delay_ms": 300}} for n in range(40)])
-        victims[0].kill()
-        for n, job in enumerate(jobs):
-            until(lambda: _state(stack, job) == "succeeded", f"job {n} of 40 after the death of {words}")  # noqa: B023
-        assert [stack.job(job)["result"] for job in jobs] == [{"n": n} for n in range(40)]
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack whose processes are killed; its leases are short, so that the tests are too."""
+    folder = tmp_path_factory.mktemp("mortal")
+    with running(folder, KTQ_LEASE_SECONDS="2", KTQ_HEARTBEAT_SECONDS="0.5") as started:
+        yield started
 
 
-def _state(stack: Stack, job: str) -> str | None:
+@pytest.mark.parametrize("role", ["-m api", "-m worker lane", "-m worker light", "-m worker beat", "valkey-server"])
+def test_a_role_that_is_killed_comes_back_and_jobs_flow(mortal: Stack, role: str) -> None:
+    mortal.finished(mortal.submit("echo", {"n": 0})["id"])
+    victims = until(lambda: [each for each in mortal.find(role) if each.is_running()], f"a process of {role}")
+    jobs = mortal.bulk([{"model": "echo", "input": {"n": n}, "params": {"delay_ms": 300}} for n in range(40)])
+    victims[0].kill()
+    for n, job in enumerate(jobs):
+        until(partial(succeeded, mortal, job), f"job {n} of 40 after the death of {role}")
+    assert [mortal.job(job)["result"] for job in jobs] == [{"n": n} for n in range(40)]
+
+
+def succeeded(stack: Stack, job: str) -> bool:
     try:
-        return str(stack.job(job)["state"])
+        return bool(stack.job(job)["state"] == "succeeded")
     except httpx.TransportError:
-        return None
+        return False
 
 
-def test_a_worker_child_killed_in_mid_job_costs_the_job_one_attempt(tmp_path: Path) -> None:
-    with running(tmp_path, KTQ_LEASE_SECONDS="2", KTQ_HEARTBEAT_SECONDS="0.5") as stack:
-        job = stack.submit("echo", {"n": 1}, params={"delay_ms": 3_000})
-        until(lambda: stack.job(job["id"])["state"] == "running", "a running job")
-        parent, *_ = stack.find("worker", "lane", "echo")
-        for child in parent.children(recursive=True):
-            child.kill()
-        done = stack.finished(job["id"])
-        assert (done["state"], done["attempt"]) == ("succeeded", 2)
+def test_a_worker_child_killed_in_mid_job_costs_the_job_one_attempt(mortal: Stack) -> None:
+    job = mortal.submit("echo", {"n": 1}, params={"delay_ms": 3_000})
+    until(lambda: mortal.job(job["id"])["state"] == "running", "a running job")
+    parent = min((each for each in mortal.find("-m worker lane") if each.is_running()), key=lambda each: each.pid)
+    for child in parent.children(recursive=True):
+        child.kill()
+    done = mortal.finished(job["id"])
+    assert (done["state"], done["attempt"]) == ("succeeded", 2)
 
 
 def refused(**env: str) -> str:
@@ -105,7 +110,7 @@ def test_what_keeps_it_from_starting_is_said_in_one_line(tmp_path: Path) -> None
     assert "KTQ_HOME" in refused(KTQ_HOME=str(file))
     assert "/nowhere/at/all" in refused(KTQ_HOME=home, KTQ_MODELS=str(catalogue))
     assert "KTQ_PROT" in refused(KTQ_HOME=home, KTQ_PROT="8000")
-    assert "KTQ_HOST" in refused(KTQ_HOME=home, KTQ_HOST="0.0.0.0")
+    assert "KTQ_TRUSTED_NETWORK" in refused(KTQ_HOME=home, KTQ_HOST="0.0.0.0")
 
 
 def test_two_stacks_do_not_share_a_home(tmp_path: Path) -> None:

@@ -463,6 +463,25 @@ def test_a_scheduled_job_is_told_once_when_its_time_has_come(store: Store) -> No
     assert (census.queued, census.due, census.oldest_due_at) == (5, 4, now - 30)
 
 
+def test_a_retry_waits_for_its_time(store: Store) -> None:
+    (job,) = running(store)
+    store.finish([verdict(job, JobState.QUEUED, run_at=store.now() + HOUR)])
+    assert claim(store, [job]) == []
+    assert store.wake(9) == []
+    assert store.waiting("echo", after=None, limit=9) == []
+    assert store.census() == [LaneCensus(model="echo", queued=1, due=0, running=0, oldest_due_at=None)]
+
+
+def test_what_is_given_back_is_due_at_once(store: Store) -> None:
+    (job,) = running(store, run_at=store.now() - HOUR)
+    store.finish([verdict(job, JobState.QUEUED, charged=False)])
+    assert store.wake(9) == []
+    (census,) = store.census()
+    assert census.oldest_due_at is not None
+    assert census.oldest_due_at > store.now() - HOUR
+    assert ids_of(claim(store, [job])) == [job.id]
+
+
 def test_a_retry_is_woken_too(store: Store) -> None:
     (job,) = running(store)
     store.finish([verdict(job, JobState.QUEUED, run_at=store.now() - 1)])

@@ -115,17 +115,16 @@ class Stores(RuleBasedStateMachine):
 
     @rule(
         numbers=GROUPS,
-        token=TOKENS,
-        attempt=st.sampled_from([1, 1, 1, 2, 3]),
+        stale=st.sampled_from([False, False, False, True]),
         state=st.sampled_from([JobState.SUCCEEDED, JobState.FAILED, JobState.QUEUED]),
         run_at=WHENS,
         charged=st.booleans(),
         only_lapsed=st.booleans(),
     )
-    def finish(self, numbers: list[int], token: str, attempt: int, only_lapsed: bool, **values: Any) -> None:
+    def finish(self, numbers: list[int], stale: bool, only_lapsed: bool, **values: Any) -> None:
         verdicts = [
             Verdict(
-                Fence(job_id, token, attempt),
+                self.fence(job_id, stale),
                 result={"place": place},
                 error=JobError("code", "message", retryable=True),
                 usage=Usage(place, 2),
@@ -135,6 +134,12 @@ class Stores(RuleBasedStateMachine):
             for place, job_id in enumerate(self.ids(numbers))
         ]
         self.both(lambda store: store.finish(verdicts, only_lapsed=only_lapsed))
+
+    def fence(self, job_id: str, stale: bool) -> Fence:
+        """What holds the job now, or one that is an attempt behind."""
+        job = self.memory.get(job_id)
+        token, attempt = ("red", 1) if job is None else (job.token or "red", job.attempt)
+        return Fence(job_id, token, attempt - stale)
 
     @rule(number=st.integers(0, 11))
     def cancel(self, number: int) -> None:

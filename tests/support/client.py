@@ -13,6 +13,10 @@ from ktqueue.client import AsyncClient, Client
 
 T = TypeVar("T")
 
+REFUSED = httpx.ConnectError("refused")
+BROKEN = httpx.ReadError("reset by peer")
+LATE = httpx.ReadTimeout("too late")
+
 Handler: TypeAlias = Callable[[httpx.Request], httpx.Response]
 
 
@@ -45,6 +49,10 @@ def job_json(job_id: str = "job_1", state: str = "queued", **fields: Any) -> dic
         "links": {"self": f"/api/v1/jobs/{job_id}"},
         **fields,
     }
+
+
+def answer(state: str = "queued", job_id: str = "job_1", status: int = 200, **fields: Any) -> httpx.Response:
+    return httpx.Response(status, json=job_json(job_id, state, **fields))
 
 
 def listing(items: Sequence[Any], next_cursor: str | None = None) -> httpx.Response:
@@ -145,6 +153,10 @@ class Subject(Protocol):
 
     def close(self) -> None:
         """Close the client."""
+
+
+Connect: TypeAlias = Callable[..., Subject]
+"""Makes a client, sync or async, of a scripted server."""
 
 
 class SyncSubject:

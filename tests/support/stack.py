@@ -93,15 +93,15 @@ class Stack:
         self._family |= {parent, *parent.children(recursive=True)}
         return self._family
 
-    def find(self, *words: str) -> list[psutil.Process]:
-        """Processes of the stack whose command line holds all of ``words``, parents before their children."""
+    def find(self, words: str) -> list[psutil.Process]:
+        """Processes of the stack whose command line holds ``words``, parents before their children."""
         found = []
         for process in sorted(self.family(), key=lambda each: each.pid):
             try:
-                line = process.cmdline()
+                line = " ".join(process.cmdline())
             except psutil.NoSuchProcess:
                 continue
-            if all(word in line for word in words):
+            if words in line:
                 found.append(process)
         return found
 

@@ -76,4 +76,6 @@ class EchoEngine:
             return Failed(request.id, JobError("invalid_request", "params.fail: this model does not fail on request"))
         if fail == "crash":
             os.kill(os.getpid(), signal.SIGKILL)
-        return Failed(request.id, JobError("engine_error", "failed as params.fail asked", retryable=fail == "retryable"))
+        return Failed(
+            request.id, JobError("engine_error", "failed as params.fail asked", retryable=fail == "retryable")
+        )

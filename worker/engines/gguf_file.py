@@ -144,11 +144,11 @@ def _config(file: GgufFile, architecture: str) -> PreTrainedConfig:
     data: Mapping[str, Any] = file.metadata
     if data.get(f"{architecture}.rope.scaling.type", "none") != "none":
         raise ConfigurationError("scaled rotary embeddings can't be read from GGUF")
-    fields = {
-        field: data[f"{architecture}.{key}"] for key, field in _CONFIG.items() if f"{architecture}.{key}" in data
-    }
+    fields = {field: data[f"{architecture}.{key}"] for key, field in _CONFIG.items() if f"{architecture}.{key}" in data}
     fields |= {
-        field: data[f"tokenizer.ggml.{key}"] for key, field in _SPECIAL_TOKENS.items() if f"tokenizer.ggml.{key}" in data
+        field: data[f"tokenizer.ggml.{key}"]
+        for key, field in _SPECIAL_TOKENS.items()
+        if f"tokenizer.ggml.{key}" in data
     }
     rope = {"rope_type": "default", "rope_theta": data.get(f"{architecture}.rope.freq_base", 10_000.0)}
     return AutoConfig.for_model(

@@ -8,7 +8,7 @@ from ktqueue.job import JobError
 
 
 class Refused(Exception):
-    """This request can never run here. ``str()`` of it is for the client."""
+    """A request that can never run here. ``str()`` of it is for the client."""
 
     def __init__(self, message: str, *, code: str = "invalid_request") -> None:
         super().__init__(message)

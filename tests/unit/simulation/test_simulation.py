@@ -19,11 +19,11 @@ from tests.unit.simulation.world import World, text_of
 PARAMS = st.fixed_dictionaries(
     {"steps": st.integers(1, 6)}, optional={"fail": st.sampled_from(["permanent", "retryable"])}
 )
-CALLS = st.one_of(st.just(200), st.integers(0, 12))
-"""Most run to their end; some are left in the middle."""
-THEN = st.sampled_from([None, None, Turn.KILL, Turn.KILL, Turn.FAIL, Turn.LOSE])
+CALLS = st.one_of(st.integers(0, 15), st.just(200))
+"""How many calls a process gets to make: some are left in the middle, some run to their end."""
+THEN = st.sampled_from([None, None, None, Turn.KILL, Turn.FAIL, Turn.LOSE])
 PICK = st.integers(0, 1_000)
-MOST_ACTORS = 8
+MOST_WORKERS = 4
 
 
 class Service(RuleBasedStateMachine):
@@ -34,6 +34,12 @@ class Service(RuleBasedStateMachine):
         self.world = World()
         self.submitted: list[tuple[Actor, str | None]] = []
         self.cancelled: list[Actor] = []
+
+    def workers(self) -> list[Actor]:
+        return [actor for actor in self.world.actors if actor.kind == "worker"]
+
+    def others(self) -> list[Actor]:
+        return [actor for actor in self.world.actors if actor.kind != "worker"]
 
     @rule(
         params=PARAMS,
@@ -51,31 +57,21 @@ class Service(RuleBasedStateMachine):
         self.submitted.append((client, key))
         self.world.run(client, calls, then)
 
-    def a_job(self, pick: int) -> Job | None:
+    @precondition(lambda self: bool(self.world.jobs()))
+    @rule(what=st.sampled_from(["cancel", "cancel", "retry", "follow"]), pick=PICK, calls=CALLS, then=THEN)
+    def client_asks(self, what: str, pick: int, calls: int, then: Turn | None) -> None:
         jobs = self.world.jobs()
-        return jobs[pick % len(jobs)] if jobs else None
+        job_id = jobs[pick % len(jobs)].id
+        if what == "follow":
+            if len(self.world.followers) < 3:
+                self.world.run(self.world.follow(job_id), calls, then)
+            return
+        ask = {"cancel": self.world.intake.cancel, "retry": self.world.intake.retry}[what]
+        client = self.world.act("client", lambda: ask(job_id))
+        self.cancelled += [client] if what == "cancel" else []
+        self.world.run(client, calls, then)
 
-    @rule(pick=PICK, calls=CALLS, then=THEN)
-    def cancel(self, pick: int, calls: int, then: Turn | None) -> None:
-        if job := self.a_job(pick):
-            client = self.world.act("client", lambda: self.world.intake.cancel(job.id))
-            self.cancelled.append(client)
-            self.world.run(client, calls, then)
-
-    @rule(pick=PICK, calls=CALLS, then=THEN)
-    def retry(self, pick: int, calls: int, then: Turn | None) -> None:
-        failed = [job for job in self.world.jobs() if job.state is JobState.FAILED]
-        if failed:
-            job_id = failed[pick % len(failed)].id
-            self.world.clock.sleep(0.001)
-            self.world.run(self.world.act("client", lambda: self.world.intake.retry(job_id)), calls, then)
-
-    @rule(pick=PICK)
-    def follow(self, pick: int) -> None:
-        if (job := self.a_job(pick)) and len(self.world.followers) < 3:
-            self.world.follow(job.id)
-
-    @precondition(lambda self: len(self.world.actors) < MOST_ACTORS)
+    @precondition(lambda self: len(self.workers()) < MOST_WORKERS)
     @rule(capacity=st.integers(1, 3), works=st.sampled_from([True, True, True, False]), calls=CALLS, then=THEN)
     def a_bell_rings(self, capacity: int, works: bool, calls: int, then: Turn | None) -> None:
         """Heard, imagined, or heard twice."""
@@ -83,32 +79,37 @@ class Service(RuleBasedStateMachine):
             self.world.bells.pop()
         self.world.run(self.world.work(capacity, works=works), calls, then)
 
-    @precondition(lambda self: len(self.world.actors) < MOST_ACTORS)
+    @precondition(lambda self: bool(self.workers()))
+    @rule(pick=PICK, calls=CALLS, then=THEN)
+    def a_worker_goes_on(self, pick: int, calls: int, then: Turn | None) -> None:
+        self.world.run(self.workers()[pick % len(self.workers())], calls, then)
+
+    @precondition(lambda self: bool(self.others()))
+    @rule(pick=PICK, calls=CALLS, then=THEN)
+    def another_goes_on(self, pick: int, calls: int, then: Turn | None) -> None:
+        self.world.run(self.others()[pick % len(self.others())], calls, then)
+
+    @precondition(lambda self: bool(self.workers()))
+    @rule(pick=PICK)
+    def a_worker_is_asked_to_stop(self, pick: int) -> None:
+        self.world.stops[self.workers()[pick % len(self.workers())]][0] = True
+
+    @rule(seconds=st.sampled_from([0.1, 1, 2, 10]))
+    def time_passes(self, seconds: float) -> None:
+        """In which whoever does not go on is frozen, and the sweep does its work."""
+        for _ in range(max(1, int(seconds))):
+            self.world.clock.sleep(min(seconds, 1))
+            self.world.finish(self.world.act("sweep", self.world.sweep))
+
     @rule(calls=CALLS, then=THEN)
-    def sweep(self, calls: int, then: Turn | None) -> None:
+    def a_sweep_has_a_bad_day(self, calls: int, then: Turn | None) -> None:
         self.world.run(self.world.act("sweep", self.world.sweep), calls, then)
 
-    @precondition(lambda self: bool(self.world.actors))
-    @rule(pick=PICK, calls=CALLS, then=THEN)
-    def go_on(self, pick: int, calls: int, then: Turn | None) -> None:
-        self.world.run(self.world.actors[pick % len(self.world.actors)], calls, then)
-
-    @precondition(lambda self: bool(self.world.stops))
-    @rule(pick=PICK)
-    def ask_to_stop(self, pick: int) -> None:
-        stops = list(self.world.stops.values())
-        stops[pick % len(stops)][0] = True
-
-    @rule(ms=st.sampled_from([1, 100, 1_000, 3_000, 8_001, 31_007]))
-    def time_passes(self, ms: int) -> None:
-        self.world.clock.sleep(ms / 1000)
-
-    @rule()
-    def redis_is_emptied(self) -> None:
-        self.world.forget_redis()
-
-    @rule()
-    def a_bell_is_lost(self) -> None:
+    @rule(all_of_it=st.booleans())
+    def redis_forgets(self, all_of_it: bool) -> None:
+        """Everything, or only the bells that were on their way."""
+        if all_of_it:
+            self.world.forget_redis()
         self.world.bells.clear()
 
     def teardown(self) -> None:

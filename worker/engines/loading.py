@@ -1,0 +1,167 @@
+"""From a catalogue entry's weights to an engine: quietly, and with one clear line when it can't be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils.hub import cached_file
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from ktqueue.errors import ConfigurationError
+from ktqueue.job import Task
+from ktqueue.models import ModelSpec, Weights
+from worker.engines.base import Engine
+from worker.engines.causal.dense import DenseBatch
+from worker.engines.causal.engine import CausalEngine
+from worker.engines.causal.prompt import PromptReader
+from worker.engines.causal.sequence import Voice
+from worker.engines.device import DTYPES, cache_bytes, choose_device, rules, use_threads
+from worker.engines.encoder import EncoderEngine
+from worker.engines.gguf_file import load_gguf
+from worker.engines.heads import POOLINGS, Head, Labels, Pooling, Vectors
+from worker.engines.texts import Reader
+
+LARGEST_SANE_CONTEXT = 10_000_000
+"""Tokenizers that know of no limit tell one of 10 to the 30th."""
+
+
+def load_encoder(spec: ModelSpec) -> Engine:
+    """An engine for embed, classify and rerank. Raises ConfigurationError."""
+    device = _prepare(spec)
+    weights = spec.weights()
+    with _clear_errors(spec):
+        tokenizer = _tokenizer(spec, weights)
+        config = AutoConfig.from_pretrained(weights.name, **_origin(spec, weights))
+        classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
+        family = AutoModelForSequenceClassification if classifies else AutoModel
+        model = _ready(family.from_pretrained(weights.name, dtype=DTYPES[spec.dtype], **_origin(spec, weights)), device)
+        reader = Reader(tokenizer, _context(spec, model, tokenizer.model_max_length))
+        pad = tokenizer.pad_token_id or 0
+        head: Head = Labels(model, reader, pad) if classifies else Vectors(model, reader, _pooling(spec, weights), pad)
+    _check_tasks(spec, head)
+    return EncoderEngine(head, max_batch=spec.max_batch, rules=rules(spec, device))
+
+
+def load_causal(spec: ModelSpec) -> Engine:
+    """An engine for generate. Raises ConfigurationError."""
+    device = _prepare(spec)
+    weights = spec.weights()
+    with _clear_errors(spec):
+        tokenizer = _tokenizer(spec, weights)
+        model = _ready(_causal_model(spec, weights), device)
+        batch = DenseBatch(model, memory=cache_bytes(device))
+        context = min(_context(spec, model, LARGEST_SANE_CONTEXT), batch.longest)
+    return CausalEngine(
+        batch,
+        PromptReader(tokenizer, context),
+        voice(model, tokenizer),
+        max_batch=spec.max_batch,
+        rules=rules(spec, device),
+    )
+
+
+def voice(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Voice:
+    """How this model's tokens are told, and which of them end an answer."""
+
+    def decode(tokens: list[int]) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    ends = model.generation_config.eos_token_id
+    if ends is None:
+        ends = tokenizer.eos_token_id
+    return Voice(decode, frozenset([ends] if isinstance(ends, int) else ends or []))
+
+
+def _prepare(spec: ModelSpec) -> torch.device:
+    disable_progress_bar()
+    set_verbosity_error()
+    use_threads(spec.threads)
+    return choose_device(spec)
+
+
+@contextmanager
+def _clear_errors(spec: ModelSpec) -> Iterator[None]:
+    """Whatever a library says about a file or a hub that it can't use, in one line with the model's name."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigurationError(f"model {spec.alias!r}: can't be loaded: {reason}") from error
+
+
+def _origin(spec: ModelSpec, weights: Weights) -> dict[str, Any]:
+    return {"revision": weights.revision or "main", "trust_remote_code": spec.trust_remote_code}
+
+
+def _tokenizer(spec: ModelSpec, weights: Weights) -> PreTrainedTokenizerBase:
+    if weights.gguf:
+        # AutoTokenizer would parse the file for a configuration too, which takes seconds.
+        return PreTrainedTokenizerFast.from_pretrained(weights.name, gguf_file=weights.gguf)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(weights.name, **_origin(spec, weights))
+    return tokenizer
+
+
+def _causal_model(spec: ModelSpec, weights: Weights) -> PreTrainedModel:
+    dtype = DTYPES[spec.dtype]
+    if weights.gguf:
+        return load_gguf(Path(weights.name) / weights.gguf, dtype)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(weights.name, dtype=dtype, **_origin(spec, weights))
+    return model
+
+
+def _ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    torch.nn.Module.to(model, device)
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def _context(spec: ModelSpec, model: PreTrainedModel, tokenizer_says: int) -> int:
+    """The most tokens of one text, as the catalogue says, or else the model and its tokenizer."""
+    if spec.context is not None:
+        return spec.context
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LARGEST_SANE_CONTEXT
+    context: int = min(positions, tokenizer_says)
+    if context >= LARGEST_SANE_CONTEXT:
+        raise ConfigurationError(f"model {spec.alias!r}: does not say how long a text may be; set 'context'")
+    return context
+
+
+def _pooling(spec: ModelSpec, weights: Weights) -> Pooling:
+    """How token vectors become one: as sentence-transformers' file beside the weights says, or else their mean."""
+    path = cached_file(
+        weights.name,
+        "1_Pooling/config.json",
+        revision=weights.revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if path is None:
+        return POOLINGS["mean_tokens"]
+    entries: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    modes = [name.removeprefix("pooling_mode_") for name, on in entries.items() if on is True and "_mode_" in name]
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise ConfigurationError(
+            f"model {spec.alias!r}: can't pool by {', '.join(modes)}; can by {', '.join(POOLINGS)}"
+        )
+    return POOLINGS[modes[0]]
+
+
+def _check_tasks(spec: ModelSpec, head: Head) -> None:
+    missing = [task for task in spec.offers if Task(task) not in head.tasks]
+    if missing:
+        can = ", ".join(sorted(head.tasks))
+        raise ConfigurationError(f"model {spec.alias!r}: these weights can't {', '.join(missing)}; they can {can}")
