@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from flask import Request
 
-from api.errors import BodyTooLarge, BrokenRules, Malformed, UnsupportedMedia
+from api.errors import BodyTooLarge, BrokenRules, Malformed, UnsupportedMedia, dotted
 
 MAX_DEPTH = 64
 
@@ -45,29 +45,33 @@ def decode(text: bytes) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise Malformed(f"not valid JSON: {error}") from error
-    # Looking at every value costs more than everything else, so only a body that might offend is looked through.
-    if text.count(b"[") + text.count(b"{") > MAX_DEPTH or b"\\u0000" in text:
-        _look_through(value)
+    # Looking at every value costs more than everything else: only a body that might offend is looked through.
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+        _require_shallow(value)
+    if b"\\u0000" in text and (path := _path_of_nul(value)) is not None:
+        raise BrokenRules([{"field": dotted(path), "message": "must not contain the character NUL (U+0000)"}])
     return value
 
 
-def _look_through(document: Any) -> None:
-    rest: list[tuple[Any, tuple[str | int, ...]]] = [(document, ())]
-    while rest:
-        value, path = rest.pop()
-        if isinstance(value, str):
-            _require_no_nul(value, path)
-            continue
-        if len(path) >= MAX_DEPTH:
+def _require_shallow(document: Any) -> None:
+    level, depth = [document], 0
+    while level:
+        if depth == MAX_DEPTH:
             raise Malformed(f"nested deeper than {MAX_DEPTH} levels")
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            if isinstance(key, str):
-                _require_no_nul(key, path)
-            if isinstance(inner, str | dict | list):
-                rest.append((inner, (*path, key)))
+        inner = (part for value in level for part in (value.values() if isinstance(value, dict) else value))
+        level, depth = [part for part in inner if isinstance(part, dict | list)], depth + 1
 
 
-def _require_no_nul(text: str, path: tuple[str | int, ...]) -> None:
-    if "\0" in text:
-        field = ".".join(str(part) for part in path)
-        raise BrokenRules([{"field": field, "message": "must not contain the character NUL (U+0000)"}])
+def _path_of_nul(value: Any) -> list[str | int] | None:
+    """Where the first text with a NUL is; for a key that has one, the object it is in."""
+    if isinstance(value, str):
+        return [] if "\0" in value else None
+    if not isinstance(value, dict | list):
+        return None
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(key, str) and "\0" in key:
+            return []
+        path = _path_of_nul(inner)
+        if path is not None:
+            return [key, *path]
+    return None

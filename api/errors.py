@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +31,7 @@ from ktqueue.errors import (
 
 PROBLEM = "application/problem+json"
 UNAVAILABLE_RETRY_AFTER_S = 2
+LONGEST_KEY_SHOWN = 64
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,12 @@ STATUS: Mapping[type[KtqueueError], HTTPStatus] = {
     LanesUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """A path into a body as one string, keys of any length cut short."""
+    parts = [str(part) for part in path]
+    return ".".join(part if len(part) <= LONGEST_KEY_SHOWN else f"{part[:LONGEST_KEY_SHOWN]}…" for part in parts)
 
 
 def status_of(error: KtqueueError) -> HTTPStatus:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Required
 
-from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, with_config
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, with_config
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
@@ -18,6 +18,7 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 MOST_TEXTS = 2048
 MOST_STOPS = 4
 LONGEST_STOP = 100
+MOST_METADATA = 16
 LONGEST_DEADLINE_S = 30 * 86_400
 
 Text = Annotated[str, Field(min_length=1)]
@@ -132,6 +133,13 @@ def _instant(value: object) -> int:
         raise PydanticCustomError("time", "{why}", {"why": str(error)}) from error
 
 
+def _few(metadata: Any) -> Any:
+    # Here, and not only by max_length: that counts after it has looked at every entry.
+    if isinstance(metadata, dict) and len(metadata) > MOST_METADATA:
+        raise PydanticCustomError("too_long", "must have at most {most} entries", {"most": MOST_METADATA})
+    return metadata
+
+
 @with_config(STRICT)
 class JobRequest(TypedDict, total=False):
     """A job to be done. What `input` and `params` hold depends on the task; leave out what you do not set."""
@@ -147,7 +155,8 @@ class JobRequest(TypedDict, total=False):
             Annotated[str, Field(min_length=1, max_length=64)],
             Annotated[str, Field(max_length=512)],
         ],
-        Field(max_length=16, description="Yours to label jobs with, and to list them by."),
+        BeforeValidator(_few),
+        Field(max_length=MOST_METADATA, description="Yours to label jobs with, and to list them by."),
     ]
     deadline_seconds: Annotated[
         float, Field(gt=0, le=LONGEST_DEADLINE_S, description="Expire unless it has ended in this time; up to 30 days.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
 
@@ -24,6 +25,8 @@ SCENARIOS = {
 @click.option("--quick", is_flag=True, help="Less of everything: to see that it works, not to quote.")
 def main(scenarios: Sequence[str], *, quick: bool) -> None:
     """Measure, side by side with plain Flask, Celery and SQLAlchemy. All scenarios, if none is named."""
+    # Like Ctrl-C: what is running is ended in good order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     figures: list[Figure] = []
     for name in scenarios or SCENARIOS:
         began = time.monotonic()

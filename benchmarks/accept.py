@@ -18,12 +18,12 @@ def measure(*, quick: bool) -> list[Figure]:
     rounds, requests = (1, 1_000) if quick else (3, 4_000)
     with Ours.open() as ours, Theirs.open() as theirs:
         loads = [(_load(ours, requests), _load(theirs, requests)) for _ in range(rounds)]
-    what = "POSTs accepted, 16 connections"
+    what = "POSTs accepted, 16 connections, jobs/s"
     our_rates, their_rates = zip(*((mine.rate, other.rate) for mine, other in loads), strict=True)
     our_share, their_share = zip(*((mine.own_share, other.own_share) for mine, other in loads), strict=True)
     return [
-        at_least_times(what, "jobs/s", our_rates, their_rates, 2),
-        compared("… of which the load generator needs", "% of a core", our_share, their_share),
+        at_least_times(what, our_rates, their_rates, 2),
+        compared("… of which the load generator needs, % of a core", our_share, their_share),
     ]
 
 

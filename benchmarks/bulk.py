@@ -21,7 +21,7 @@ def measure(*, quick: bool) -> list[Figure]:
         rates = [_rate(port, jobs) for _ in range(rounds)]
         if ours.tally().states != {"queued": rounds * jobs}:
             raise RuntimeError(f"{rounds * jobs} jobs were accepted, and stored: {ours.tally()}")
-    return [at_least(f"bulk submit of {jobs:,}", "jobs/s", rates, 5_000)]
+    return [at_least(f"bulk submit of {jobs:,}, jobs/s", rates, 5_000)]
 
 
 def _rate(port: int, jobs: int) -> float:

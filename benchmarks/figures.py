@@ -17,52 +17,54 @@ class Figure:
     """One row of the table. ``theirs``: the same of what it is compared with; ``met``: None where nothing is wanted."""
 
     what: str
-    unit: str
     ours: float
     theirs: float | None = None
-    ratio: float | None = None
+    ratios: Sequence[float] = ()
     target: str = ""
     met: bool | None = None
 
 
-def at_least_times(what: str, unit: str, ours: Sequence[float], theirs: Sequence[float], target: float) -> Figure:
+def at_least_times(what: str, ours: Sequence[float], theirs: Sequence[float], target: float) -> Figure:
     """Ours is to be ``target`` times theirs. Rounds are compared in pairs, so what slows both cancels out."""
-    ratio = median(mine / other for mine, other in zip(ours, theirs, strict=True))
-    return Figure(what, unit, median(ours), median(theirs), ratio, f"≥ {target:g} ×", ratio >= target)
+    figure = compared(what, ours, theirs)
+    met = median(figure.ratios) >= target
+    return Figure(what, figure.ours, figure.theirs, figure.ratios, f"≥ {target:g} ×", met)
 
 
-def at_least(what: str, unit: str, ours: Sequence[float], target: float) -> Figure:
+def at_least(what: str, ours: Sequence[float], target: float) -> Figure:
     """Ours is to reach ``target``."""
-    return Figure(what, unit, median(ours), target=f"≥ {target:,g}", met=median(ours) >= target)
+    return Figure(what, median(ours), target=f"≥ {target:,g}", met=median(ours) >= target)
 
 
-def at_most(what: str, unit: str, ours: Sequence[float], theirs: Sequence[float], target: float) -> Figure:
+def at_most(what: str, ours: Sequence[float], theirs: Sequence[float], target: float) -> Figure:
     """Ours is to stay within ``target``; theirs is told to compare."""
-    mine, other = median(ours), median(theirs)
-    return Figure(what, unit, mine, other, mine / other, f"≤ {target:,g}", mine <= target)
+    figure = compared(what, ours, theirs)
+    return Figure(what, figure.ours, figure.theirs, figure.ratios, f"≤ {target:,g}", figure.ours <= target)
 
 
-def compared(what: str, unit: str, ours: Sequence[float], theirs: Sequence[float]) -> Figure:
+def compared(what: str, ours: Sequence[float], theirs: Sequence[float]) -> Figure:
     """Nothing is wanted of it; it is good to know."""
-    return Figure(what, unit, median(ours), median(theirs), median(ours) / median(theirs))
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    return Figure(what, median(ours), median(theirs), ratios)
 
 
 def show(figures: Sequence[Figure]) -> None:
     """Print the table."""
     table = Table("what", *(Column(name, justify="right") for name in ("ktqueue", "other", "ratio", "target")), "met")
     for figure in figures:
-        table.add_row(
-            f"{figure.what}, {figure.unit}",
-            _number(figure.ours),
-            _number(figure.theirs),
-            "" if figure.ratio is None else f"{figure.ratio:.2f}",
-            figure.target,
-            {True: "yes", False: "NO", None: ""}[figure.met],
-        )
+        other = "" if figure.theirs is None else _number(figure.theirs)
+        met = {True: "yes", False: "NO", None: ""}[figure.met]
+        table.add_row(figure.what, _number(figure.ours), other, _ratio(figure.ratios), figure.target, met)
     Console(width=WIDTH).print(table)
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
+def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _ratio(ratios: Sequence[float]) -> str:
+    """The median and, of several rounds, the least and the most."""
+    if not ratios:
+        return ""
+    spread = f" ({min(ratios):.2f}-{max(ratios):.2f})" if len(ratios) > 1 else ""
+    return f"{median(ratios):.2f}{spread}"

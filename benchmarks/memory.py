@@ -23,7 +23,7 @@ def measure(*, quick: bool) -> list[Figure]:
     if sys.platform != "linux":
         return []
     ours, theirs = _pss(up.ktqueue(), 20 if quick else JOBS), _pss(up.plain(), 20 if quick else JOBS)
-    return [at_most("memory (PSS) without model workers", "MB", [ours], [theirs], 400)]
+    return [at_most("memory (PSS) without model workers, MB", [ours], [theirs], 400)]
 
 
 def _pss(service: AbstractContextManager[up.Service], jobs: int) -> float:

@@ -44,11 +44,13 @@ class ModelSpec(BaseModel):
 
     alias: str = Field(exclude=True)
     engine: EngineName
+    """What runs it."""
     tasks: tuple[TaskName, ...] = ()
     """What clients may ask of it, the first being the default; left out: the engine's first task."""
     source: str | None = None
     """``package:import_name/path/inside``, ``path:folder-or-file.gguf`` or ``hub:owner/name@revision``."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What its weights are held and computed in."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """``auto`` is CUDA where there is one, else the CPU."""
     slots: Annotated[int, Field(ge=1, le=64)] = 1
@@ -114,6 +116,8 @@ class ModelSpec(BaseModel):
         if not path.exists():
             raise ConfigurationError(f"model {self.alias!r}: {path} does not exist")
         if path.is_file():
+            if path.suffix != ".gguf":
+                raise ConfigurationError(f"model {self.alias!r}: {path} is neither a folder nor a .gguf file")
             return Weights(str(path.parent), gguf=path.name)
         return Weights(str(path))
 
@@ -168,6 +172,8 @@ def _spec(path: Path, alias: str, table: object) -> ModelSpec:
         raise ConfigurationError(f"{where}: an alias is 1-63 of a-z, 0-9, '.', '_', '-', and starts with one of a-z0-9")
     if not isinstance(table, dict):
         raise ConfigurationError(f"{where}: must be a table")
+    if "alias" in table:
+        raise ConfigurationError(f"{where}: alias: is the table's own name, not an entry")
     try:
         return ModelSpec.model_validate({**table, "alias": alias})
     except ValidationError as error:

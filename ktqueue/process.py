@@ -11,16 +11,18 @@ import time
 from collections.abc import Callable
 
 POLL_S = 0.25
+AFTER_GRACE_S = 2.0
+"""What a process may take once its grace is over: to give jobs back, close connections and leave."""
 PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(grace_s: float) -> None:
-    """Terminate this process when its parent has died, and kill it if it is still there ``grace_s`` later."""
+    """Terminate this process when its parent has died, and kill it if it is still there after its grace."""
     watch_parent(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM), grace_s)
 
 
 def watch_parent(parent: int, on_death: Callable[[], None], grace_s: float) -> None:
-    """Call ``on_death`` when the process ``parent`` is no longer this one's parent; ``grace_s`` later, kill.
+    """Call ``on_death`` when the process ``parent`` is no longer this one's parent; after the grace, kill.
 
     Polls, because that is the same on every system and sees a parent that was killed with -9.
     """
@@ -31,7 +33,7 @@ def _watch(parent: int, on_death: Callable[[], None], grace_s: float) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_S)
     on_death()
-    time.sleep(grace_s)
+    time.sleep(grace_s + AFTER_GRACE_S)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
-from ktqueue.process import end_with_parent
+from ktqueue.process import AFTER_GRACE_S, end_with_parent
 
 TICK_S = 0.1
 FIRST_BACKOFF_S = 0.5
@@ -77,12 +77,17 @@ class _Child:
         except ProcessLookupError:
             logger.debug("%s is gone already", self.program.name)
 
+    def bury(self) -> None:
+        """Wait for a process that was killed, so that it is gone when this returns."""
+        if self._process is not None:
+            self._process.wait()
+
     def gone(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
 
 class Supervisor:
-    """Runs programs until SIGTERM or SIGINT, then ends them all within about ``grace_s`` + 3 s."""
+    """Runs programs until SIGTERM or SIGINT, then ends them all within about ``grace_s`` + 4 s."""
 
     def __init__(self, programs: Sequence[Program], *, grace_s: float) -> None:
         self._servers = [_Child(program) for program in programs if program.serves_others]
@@ -98,7 +103,7 @@ class Supervisor:
             return self._run(on_ready, time.monotonic() + start_timeout_s)
         finally:
             self._end(self._others, self._grace_s)
-            self._end(self._servers, 2.0)
+            self._end(self._servers, 0.0)
 
     def _run(self, on_ready: Callable[[], None], start_until: float) -> int:
         for children in (self._servers, self._others):
@@ -128,11 +133,12 @@ class Supervisor:
     def _end(children: Sequence[_Child], grace_s: float) -> None:
         for child in children:
             child.signal(signal.SIGTERM, group=False)
-        until = time.monotonic() + grace_s + 1.0
+        until = time.monotonic() + grace_s + AFTER_GRACE_S
         while time.monotonic() < until and not all(child.gone() for child in children):
             time.sleep(TICK_S / 2)
         for child in children:
-            child.signal(signal.SIGKILL)
+            child.signal(signal.SIGKILL)  # of its group too, whatever is left
+            child.bury()
 
 
 def _said(code: int) -> str:

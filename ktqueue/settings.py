@@ -84,6 +84,16 @@ class Settings(BaseModel):
             )
         return value
 
+    @field_validator("heartbeat_seconds")
+    @classmethod
+    def _in_time(cls, value: float, info: ValidationInfo) -> float:
+        lease = info.data.get("lease_seconds")
+        if lease is not None and value >= lease:
+            raise PydanticCustomError(
+                "too_late", "must be below KTQ_LEASE_SECONDS, {lease}, or every lease runs out", {"lease": lease}
+            )
+        return value
+
     @field_validator("max_waits")
     @classmethod
     def _threads_left(cls, value: int, info: ValidationInfo) -> int:

@@ -100,11 +100,13 @@ def hold_home(home: Path) -> int:
 def migrate(settings: Settings) -> None:
     """Bring the database to the newest schema, in a process of its own, so that this one stays small."""
     command = [sys.executable, "-m", "ktqueue.migrate"]
+    environment = {**os.environ, **settings.as_env()}
     done = subprocess.run(  # noqa: S603 - our own module
-        command, env={**os.environ, **settings.as_env()}, stdin=subprocess.DEVNULL, check=False
+        command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
     )
     if done.returncode:
-        raise ConfigurationError("the database could not be brought to the newest schema")
+        cause_and_message = done.stderr.strip().splitlines()[-2:]
+        raise ConfigurationError(f"the database can't be brought up to date: {'; '.join(cause_and_message)}")
 
 
 def _redis(settings: Settings) -> Program:

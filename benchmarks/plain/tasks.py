@@ -13,7 +13,7 @@ celery = Celery("plain", broker=os.environ["PLAIN_BROKER_URL"])
 celery.conf.update(
     task_acks_late=True,
     task_ignore_result=True,
-    worker_prefetch_multiplier=int(os.environ.get("PLAIN_PREFETCH", "4")),
+    worker_prefetch_multiplier=16,  # of 1, 4, 16 and 64 the one that costs least a job here
 )
 
 

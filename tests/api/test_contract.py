@@ -14,7 +14,7 @@ from schemathesis import GenerationMode, checks
 from api.operations import OPERATIONS, Operation
 from tests.api.wiring import JOBS, NDJSON, Api
 
-EXAMPLES = 40
+EXAMPLES = 30
 MODES = {"good": GenerationMode.POSITIVE, "bad": GenerationMode.NEGATIVE}
 
 

@@ -165,6 +165,26 @@ def test_everything_that_is_wrong_is_told_at_once_up_to_a_point(api: Api) -> Non
     assert len(many["errors"]) == 20
 
 
+def test_a_flood_of_unknown_fields_is_told_in_few_words(api: Api) -> None:
+    flood = {f"field-{number}": number for number in range(1000)}
+
+    for body, field in ((ECHO | flood, "field-"), (CHAT | {"params": flood}, "params.field-")):
+        problem = problem_of(api.submit(body), 422)
+        assert problem["code"] == "invalid_request"
+        assert len(problem["errors"]) == 20
+        assert all(error["field"].startswith(field) for error in problem["errors"])
+        assert "is not a known field; known are: m" in problem["detail"]
+
+
+def test_a_path_through_keys_of_any_length_stays_short(api: Api) -> None:
+    long = "k" * 10_000
+
+    for body in (ECHO | {long: 1}, {"model": "echo", "input": {long: "\0"}}, ECHO | {"metadata": {long: "v"}}):
+        answer = api.submit(body)
+        assert "k" * 64 + "…" in problem_of(answer, 422)["field"]
+        assert len(answer.data) < 2000
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from openapi_spec_validator import validate
 
+from api.errors import STATUS
+from api.inputs import TASKS, JobRequest
+from api.listing import FILTERS
+from api.operations import OPERATIONS
+from api.shapes import known_fields
 from tests.api.wiring import Api, json_of, problem_of
 
 
@@ -96,6 +102,23 @@ def test_the_openapi_document_names_what_this_catalogue_has(api: Api) -> None:
     assert schemas["GenerateInput"]["oneOf"] == [{"required": ["prompt"]}, {"required": ["messages"]}]
     assert schemas["GenerateParams"]["properties"]["max_tokens"]["maximum"] == 32_768
     assert schemas["JobRequest"]["additionalProperties"] is False
+
+
+def test_the_manual_tells_of_every_operation_field_and_error_code() -> None:
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text()
+
+    actions = [operation.path.rpartition("/")[2] for operation in OPERATIONS]
+    assert [action for action in actions if action not in manual.replace("{id}", "{job_id}")] == []
+    inputs = [(shapes.input.kind, shapes.params.kind) for shapes in TASKS.values()]
+    fields = {name for kinds in [(JobRequest,), *inputs] for kind in kinds for name in known_fields(kind, ())}
+    assert [name for name in fields | set(FILTERS) if f"`{name}" not in manual and f"{name}`" not in manual] == []
+    codes = {kind.code for kind in STATUS if hasattr(kind, "code")} | {
+        "method_not_allowed",
+        "internal_error",
+        "not_ready",
+    }
+    told = set(re.findall(r"^\| \d{3} \| `(\w+)`", manual, re.MULTILINE))
+    assert codes | {"unsupported_task", "too_many_readers"} == told
 
 
 def test_the_docs_need_no_network(api: Api) -> None:

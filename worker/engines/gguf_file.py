@@ -7,6 +7,8 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
+import math
+import mmap
 import re
 import struct
 from collections.abc import Mapping
@@ -70,7 +72,8 @@ class GgufFile:
     """The metadata and the tensors of one file, which is mapped and not read."""
 
     def __init__(self, path: Path) -> None:
-        self._bytes = np.memmap(path, mode="r", dtype=np.uint8)
+        with path.open("rb") as file:
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._at = 24
         magic, version, tensors, entries = struct.unpack_from("<4sIQQ", self._bytes)
         if magic != b"GGUF" or version not in {2, 3}:
@@ -85,8 +88,8 @@ class GgufFile:
         """The values of one tensor."""
         block, width = GGML_QUANT_SIZES[tensor.kind]
         shape = (*tensor.shape[:-1], tensor.shape[-1] // block * width)
-        raw = self._bytes[tensor.offset : tensor.offset + int(np.prod(shape))].reshape(shape)
-        values = np.require(dequantize(np.asarray(raw), tensor.kind), requirements=["C", "W"])
+        raw = np.frombuffer(self._bytes, np.uint8, math.prod(shape), tensor.offset).reshape(shape)
+        values = np.require(dequantize(raw, tensor.kind), requirements=["C", "W"])
         return torch.from_numpy(values).to(dtype).reshape(tensor.shape)
 
     def _number(self, code: str) -> Any:
@@ -97,7 +100,7 @@ class GgufFile:
     def _string(self) -> str:
         length = self._number("Q")
         self._at += length
-        return bytes(self._bytes[self._at - length : self._at]).decode("utf-8", "replace")
+        return self._bytes[self._at - length : self._at].decode("utf-8", "replace")
 
     def _value(self, kind: int) -> Any:
         if kind == _STRING:
@@ -130,7 +133,7 @@ def load_gguf(path: Path, dtype: torch.dtype) -> PreTrainedModel:
         raise ConfigurationError(f"{path}: architecture {architecture!r} can't be read from GGUF; these can: {known}")
     config = _config(file, architecture)
     weights = {_name(path, name): _weight(file, name, config, dtype) for name in file.tensors}
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     model: PreTrainedModel
     model, report = model_class.from_pretrained(
         None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True

@@ -100,7 +100,7 @@ class Labels:
         self._model = model
         self._reader = reader
         self._pad = pad
-        self._names: Mapping[int, str] = dict(model.config.id2label)
+        self._names: dict[int, str] = {int(index): name for index, name in (model.config.id2label or {}).items()}
         self._apart = model.config.num_labels == 1 or model.config.problem_type == "multi_label_classification"
 
     def items(self, request: Request) -> list[Item]:
@@ -112,7 +112,7 @@ class Labels:
     @torch.inference_mode()
     def run(self, batch: Sequence[Item]) -> torch.Tensor:
         """A score a label, 0.0-1.0: each on its own where several may hold, else adding up to 1."""
-        logits = self._model(**collate(batch, self._pad, self._model.device)).logits.float()
+        logits: torch.Tensor = self._model(**collate(batch, self._pad, self._model.device)).logits.float()
         return (logits.sigmoid() if self._apart else logits.softmax(-1)).cpu()
 
     def result(self, request: Request, rows: torch.Tensor) -> JsonObject:

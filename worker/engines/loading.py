@@ -111,7 +111,8 @@ def _origin(spec: ModelSpec, weights: Weights) -> dict[str, Any]:
 def _tokenizer(spec: ModelSpec, weights: Weights) -> PreTrainedTokenizerBase:
     if weights.gguf:
         # AutoTokenizer would parse the file for a configuration too, which takes seconds.
-        return PreTrainedTokenizerFast.from_pretrained(weights.name, gguf_file=weights.gguf)
+        fast: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(weights.name, gguf_file=weights.gguf)
+        return fast
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(weights.name, **_origin(spec, weights))
     return tokenizer
 
@@ -126,7 +127,9 @@ def _causal_model(spec: ModelSpec, weights: Weights) -> PreTrainedModel:
 
 def _ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     torch.nn.Module.to(model, device)
-    return model.eval().requires_grad_(requires_grad=False)
+    model.eval()
+    model.requires_grad_(requires_grad=False)
+    return model
 
 
 def _context(spec: ModelSpec, model: PreTrainedModel, tokenizer_says: int) -> int:

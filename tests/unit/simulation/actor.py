@@ -33,6 +33,7 @@ class Actor:
     def __init__(self, kind: str, body: Callable[[], object]) -> None:
         self.kind = kind
         self.ended = False
+        self.pending = "start"
         self.answer: object = None
         self._body = body
         self._error: BaseException | None = None
@@ -43,7 +44,7 @@ class Actor:
 
     def _run(self) -> None:
         try:
-            if self.wait() is not Turn.KILL:
+            if self.wait("start") is not Turn.KILL:
                 self.answer = self._body()
         except (Killed, KtqueueError, EngineBroken) as error:
             self.answer = error
@@ -52,8 +53,9 @@ class Actor:
         self.ended = True
         self._schedulers.release()
 
-    def wait(self) -> Turn:
-        """In the actor: wait for the next turn."""
+    def wait(self, call: str) -> Turn:
+        """In the actor, before a call: wait for the next turn."""
+        self.pending = call
         self._schedulers.release()
         self._mine.acquire()
         return self._turn

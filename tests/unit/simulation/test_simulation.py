@@ -14,13 +14,17 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from ktqueue.job import Job, JobState
 from tests.support.scene import submission
 from tests.unit.simulation.actor import Actor, Turn
-from tests.unit.simulation.world import World, text_of
+from tests.unit.simulation.world import MANY, World, text_of
 
 PARAMS = st.fixed_dictionaries(
     {"steps": st.integers(1, 6)}, optional={"fail": st.sampled_from(["permanent", "retryable"])}
 )
-CALLS = st.one_of(st.integers(0, 15), st.just(200))
-"""How many calls a process gets to make: some are left in the middle, some run to their end."""
+FAR = st.one_of(
+    st.integers(0, 15),
+    st.sampled_from(["pull", "claim", "finish", "renew", "publish", "add"]),
+    st.just(MANY),
+)
+"""How far a process gets: some calls, up to a call that matters, or to its end."""
 THEN = st.sampled_from([None, None, None, Turn.KILL, Turn.FAIL, Turn.LOSE])
 PICK = st.integers(0, 1_000)
 MOST_WORKERS = 4
@@ -48,62 +52,63 @@ class Service(RuleBasedStateMachine):
         deadline_s=st.sampled_from([None, None, None, 1, 10]),
         delay_ms=st.sampled_from([None, None, 5_000]),
         key=st.sampled_from([None, None, "one", "other"]),
-        calls=CALLS,
+        far=FAR,
         then=THEN,
     )
-    def submit(self, delay_ms: int | None, key: str | None, calls: int, then: Turn | None, **given: Any) -> None:
+    def submit(self, delay_ms: int | None, key: str | None, far: int | str, then: Turn | None, **given: Any) -> None:
         run_at = None if delay_ms is None else self.world.clock.now() + delay_ms
         client = self.world.submit(submission(run_at=run_at, **given), key)
         self.submitted.append((client, key))
-        self.world.run(client, calls, then)
+        self.world.run(client, far, then)
 
     @precondition(lambda self: bool(self.world.jobs()))
-    @rule(what=st.sampled_from(["cancel", "cancel", "retry", "follow"]), pick=PICK, calls=CALLS, then=THEN)
-    def client_asks(self, what: str, pick: int, calls: int, then: Turn | None) -> None:
+    @rule(what=st.sampled_from(["cancel", "cancel", "retry", "follow"]), pick=PICK, far=FAR, then=THEN)
+    def client_asks(self, what: str, pick: int, far: int | str, then: Turn | None) -> None:
         jobs = self.world.jobs()
         job_id = jobs[pick % len(jobs)].id
         if what == "follow":
             if len(self.world.followers) < 3:
-                self.world.run(self.world.follow(job_id), calls, then)
+                self.world.follow(job_id)
             return
         ask = {"cancel": self.world.intake.cancel, "retry": self.world.intake.retry}[what]
         client = self.world.act("client", lambda: ask(job_id))
         self.cancelled += [client] if what == "cancel" else []
-        self.world.run(client, calls, then)
+        self.world.run(client, far, then)
 
     @precondition(lambda self: len(self.workers()) < MOST_WORKERS)
-    @rule(capacity=st.integers(1, 3), works=st.sampled_from([True, True, True, False]), calls=CALLS, then=THEN)
-    def a_bell_rings(self, capacity: int, works: bool, calls: int, then: Turn | None) -> None:
+    @rule(capacity=st.integers(1, 3), works=st.sampled_from([True, True, True, False]), far=FAR, then=THEN)
+    def a_bell_rings(self, capacity: int, works: bool, far: int | str, then: Turn | None) -> None:
         """Heard, imagined, or heard twice."""
         if self.world.bells:
             self.world.bells.pop()
-        self.world.run(self.world.work(capacity, works=works), calls, then)
+        self.world.run(self.world.work(capacity, works=works), far, then)
 
     @precondition(lambda self: bool(self.workers()))
-    @rule(pick=PICK, calls=CALLS, then=THEN)
-    def a_worker_goes_on(self, pick: int, calls: int, then: Turn | None) -> None:
-        self.world.run(self.workers()[pick % len(self.workers())], calls, then)
+    @rule(pick=PICK, far=FAR, then=THEN)
+    def a_worker_goes_on(self, pick: int, far: int | str, then: Turn | None) -> None:
+        self.world.run(self.workers()[pick % len(self.workers())], far, then)
 
     @precondition(lambda self: bool(self.others()))
-    @rule(pick=PICK, calls=CALLS, then=THEN)
-    def another_goes_on(self, pick: int, calls: int, then: Turn | None) -> None:
-        self.world.run(self.others()[pick % len(self.others())], calls, then)
+    @rule(pick=PICK, far=FAR, then=THEN)
+    def another_goes_on(self, pick: int, far: int | str, then: Turn | None) -> None:
+        other = self.others()[pick % len(self.others())]
+        self.world.run(other, 10 if other.kind == "follower" else far, then)
 
     @precondition(lambda self: bool(self.workers()))
     @rule(pick=PICK)
     def a_worker_is_asked_to_stop(self, pick: int) -> None:
         self.world.stops[self.workers()[pick % len(self.workers())]][0] = True
 
-    @rule(seconds=st.sampled_from([0.1, 1, 2, 10]))
+    @rule(seconds=st.sampled_from([0.1, 1, 10, 10]))
     def time_passes(self, seconds: float) -> None:
         """In which whoever does not go on is frozen, and the sweep does its work."""
         for _ in range(max(1, int(seconds))):
             self.world.clock.sleep(min(seconds, 1))
             self.world.finish(self.world.act("sweep", self.world.sweep))
 
-    @rule(calls=CALLS, then=THEN)
-    def a_sweep_has_a_bad_day(self, calls: int, then: Turn | None) -> None:
-        self.world.run(self.world.act("sweep", self.world.sweep), calls, then)
+    @rule(far=FAR, then=THEN)
+    def a_sweep_has_a_bad_day(self, far: int | str, then: Turn | None) -> None:
+        self.world.run(self.world.act("sweep", self.world.sweep), far, then)
 
     @rule(all_of_it=st.booleans())
     def redis_forgets(self, all_of_it: bool) -> None:

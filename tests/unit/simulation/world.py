@@ -28,6 +28,8 @@ from worker.runner import Runner
 STEP_S = 0.05
 HEARTBEAT_S = 2.0
 GRACE_S = 3.0
+MANY = 2_000
+"""More calls than anyone makes."""
 WRITES = {"add", "add_once", "claim", "renew", "finish", "cancel", "expire", "wake", "delete"}
 
 
@@ -126,34 +128,36 @@ class World:
         self.followers.append(follower)
         return self.act("follower", follower)
 
-    def run(self, actor: Actor, calls: int, then: Turn | None = None) -> None:
-        """Let an actor make so many calls, and then, if it has not ended, let this happen to the next."""
+    def run(self, actor: Actor, far: int | str, then: Turn | None = None) -> None:
+        """Let an actor make so many calls, or all up to one; and then, if there is a next, let this happen to it."""
         self._acting = actor
-        for _ in range(calls):
+        for _ in range(far if isinstance(far, int) else MANY):
             actor.go()
+            if actor.ended or actor.pending == far:
+                break
         if then is not None:
             actor.go(then)
         self._acting = None
         self.actors = [one for one in self.actors if not one.ended]
 
-    def finish(self, actor: Actor, most: int = 2_000) -> None:
+    def finish(self, actor: Actor) -> None:
         """Let an actor run to its end; it must have one."""
-        self.run(actor, most)
+        self.run(actor, MANY)
         assert actor.ended, f"a {actor.kind} does not come to its end"
 
     # --- what their calls come to ------------------------------------------------------------------------------
 
     def _call_redis(self, name: str, call: Callable[[], Any]) -> Any:
-        return self._take_turn(call, LanesUnavailable)
+        return self._take_turn(name, call, LanesUnavailable)
 
     def _call_store(self, name: str, call: Callable[[], Any]) -> Any:
         watched = (lambda: self._watched(name, call)) if name in WRITES else call
-        return self._take_turn(watched, StoreUnavailable)
+        return self._take_turn(name, watched, StoreUnavailable)
 
-    def _take_turn(self, call: Callable[[], Any], error: type[Unavailable]) -> Any:
+    def _take_turn(self, name: str, call: Callable[[], Any], error: type[Unavailable]) -> Any:
         actor = self._acting
         assert actor is not None
-        match actor.wait():
+        match actor.wait(name):
             case Turn.KILL:
                 raise Killed
             case Turn.FAIL:

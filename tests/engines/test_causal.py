@@ -1,0 +1,310 @@
+"""The causal engine on tiny models: its tokens are those of `generate`, whoever joins or leaves meanwhile."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from ktqueue.job import Task, Usage
+from tests.support.engines import Run, causal_engine, generate
+from tests.support.tiny_models import tiny_llama
+from worker.engines.base import Request
+from worker.engines.causal.dense import DenseBatch, Reading
+from worker.engines.causal.slab import COLUMNS, cells
+
+WORDS = "a brown fox and the lazy dog went over hills to see what is there for tea"
+
+
+def requests(count: int, *, most: int = 30) -> list[Request]:
+    source = random.Random(count)
+    return [generate(f"r{i}", WORDS[: source.randint(1, 30)], max_tokens=source.randint(1, most)) for i in range(count)]
+
+
+def reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, request: Request) -> list[int]:
+    """What transformers generates for this prompt alone, greedily."""
+    ids = tokenizer(request.input["prompt"], return_tensors="pt").input_ids
+    most = request.params["max_tokens"]
+    with torch.inference_mode():
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False)
+    return [int(token) for token in output[0, ids.shape[1] :]]
+
+
+def tokens(run: Run, job_id: str) -> list[int]:
+    return list(run.result(job_id)["tokens"])
+
+
+def test_tokens_are_those_of_generate_with_staggered_joins(
+    causal: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    run = Run(causal_engine(causal, tokenizer, max_batch=5))
+    asked = requests(14)
+    for number, request in enumerate(asked):
+        while run.engine.capacity() == 0:
+            run.step()
+        run.submit(request)
+        if number % 3:
+            run.step()
+    run.end()
+    for request in asked:
+        assert tokens(run, request.id) == reference(causal, tokenizer, request)
+        assert run.texts[request.id] == run.result(request.id)["text"]
+    assert max(finished.largest_batch for finished in run.finished.values()) == 5
+
+
+def test_a_long_prompt_is_read_piece_by_piece_while_others_go_on(
+    causal: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    short, long = generate("short", "tea", max_tokens=20), generate("long", WORDS[:40], max_tokens=10)
+    engine = causal_engine(causal, tokenizer, budget=7)
+    run = Run(engine, short)
+    run.step()
+    run.submit(long)
+    steps = 0
+    while engine._reading or engine._waiting:
+        before = len(engine._active[0].tokens)
+        run.step()
+        steps += 1
+        assert len(engine._active[0].tokens) == before + 1
+    assert steps == 6
+    run.end()
+    for request in (short, long):
+        assert tokens(run, request.id) == reference(causal, tokenizer, request)
+
+
+def test_the_slab_is_copied_into_a_larger_one_when_it_is_full(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny_llama(positions=512)
+    asked = [generate("old", "tea", max_tokens=2 * COLUMNS), generate("late", WORDS, max_tokens=9)]
+    run = Run(causal_engine(model, tokenizer, context=512), asked[0])
+    for _ in range(COLUMNS + 20):
+        run.step()
+    run.submit(asked[1])
+    run.end()
+    for request in asked:
+        assert tokens(run, request.id) == reference(model, tokenizer, request)
+
+
+def test_a_longer_prompt_than_all_before_it_moves_the_others(
+    causal: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    asked = [generate("a", "t", max_tokens=20), generate("b", WORDS[:40], max_tokens=20)]
+    run = Run(causal_engine(causal, tokenizer), asked[0])
+    run.step()
+    run.submit(asked[1])
+    run.end()
+    for request in asked:
+        assert tokens(run, request.id) == reference(causal, tokenizer, request)
+
+
+def test_an_end_token_ends_the_answer(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    engine = causal_engine(llama, tokenizer)
+    free = Run(engine, generate("a", "tea", max_tokens=20)).end()
+    end = tokens(free, "a")[4]
+    ending = Run(causal_engine(_ending_with(llama, [end, 1]), tokenizer), generate("a", "tea", max_tokens=20)).end()
+    expected = tokens(free, "a")[: tokens(free, "a").index(end) + 1]
+    assert ending.result("a") == {
+        "text": tokenizer.decode(expected[:-1]),
+        "finish_reason": "stop",
+        "tokens": expected,
+    }
+    assert ending.finished["a"].usage == Usage(prompt_tokens=3, completion_tokens=len(expected))
+    assert free.result("a")["finish_reason"] == "length"
+    assert free.finished["a"].usage == Usage(prompt_tokens=3, completion_tokens=20)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5])
+def test_a_stop_string_cuts_the_text_wherever_its_tokens_end(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, cut: int
+) -> None:
+    engine = causal_engine(llama, tokenizer)
+    text = str(Run(engine, generate("a", WORDS, max_tokens=40)).end().result("a")["text"])
+    start = next(
+        i for i in range(3, len(text)) if text.find(text[i : i + cut]) == i and "\ufffd" not in text[: i + cut]
+    )
+    stop = text[start : start + cut]
+    run = Run(engine, generate("a", WORDS, max_tokens=40, stop=["never", stop])).end()
+    assert run.result("a")["text"] == text[:start] == run.texts.get("a", "")
+    assert run.result("a")["finish_reason"] == "stop"
+
+
+def test_a_seed_gives_the_same_text_whoever_else_is_there(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    def wish(job_id: str, seed: int) -> Request:
+        return generate(
+            job_id, "tea", max_tokens=25, temperature=0.9, top_p=0.9, top_k=40, seed=seed, repetition_penalty=1.1
+        )
+
+    engine = causal_engine(llama, tokenizer)
+    alone = tokens(Run(engine, wish("a", 7)).end(), "a")
+    crowd = Run(engine, generate("x", WORDS, max_tokens=9, temperature=2.0), generate("y", "fox", max_tokens=30))
+    crowd.step()
+    crowd.submit(wish("a", 7), wish("b", 8))
+    crowd.end()
+    assert tokens(crowd, "a") == alone
+    assert tokens(crowd, "b") != alone
+
+
+def test_cancelled_members_free_their_rows_and_the_others_do_not_notice(
+    causal: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    asked = [generate(f"r{i}", WORDS[: 3 + 4 * i], max_tokens=20) for i in range(4)]
+    run = Run(causal_engine(causal, tokenizer), *asked)
+    assert run.engine.capacity() == 0
+    run.step()
+    for job_id in ("r0", "r2", "unknown"):
+        run.cancel(job_id)
+        assert run.engine.capacity() == 4 - len(run.inside)
+    run.end()
+    for request in (asked[1], asked[3]):
+        assert tokens(run, request.id) == reference(causal, tokenizer, request)
+
+
+def test_a_prompt_can_be_cancelled_while_it_is_read(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    run = Run(causal_engine(llama, tokenizer, budget=10), generate("long", WORDS[:40]))
+    run.step()
+    run.cancel("long")
+    assert run.engine.capacity() == 4
+    run.submit(generate("next", "tea", max_tokens=2))
+    run.end()
+    assert sorted(run.finished) == ["next"]
+
+
+def test_what_can_never_run_fails_in_the_next_step(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    run = Run(
+        causal_engine(llama, tokenizer, context=16),
+        generate("long", "a" * 16),
+        generate("empty", ""),
+        Request("chat", Task.GENERATE, {"messages": [{"role": "user", "content": "tea"}]}, {}),
+    )
+    assert run.engine.capacity() == 4
+    run.step()
+    assert {job_id: error.code for job_id, error in run.errors.items()} == {
+        "long": "context_length_exceeded",
+        "empty": "invalid_request",
+        "chat": "invalid_request",
+    }
+    assert run.errors["long"].message == "the prompt has 16 tokens; the model takes at most 15"
+
+
+def test_an_answer_ends_where_the_context_does(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    run = Run(causal_engine(llama, tokenizer, context=16), generate("a", "a" * 10, max_tokens=500)).end()
+    assert len(tokens(run, "a")) == 6
+    assert run.result("a")["finish_reason"] == "length"
+
+
+def test_no_more_than_max_batch_are_members_and_all_that_were_submitted_are_served(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    run = Run(causal_engine(llama, tokenizer, max_batch=3), *requests(8)).end()
+    assert len(run.finished) == 8
+    assert max(finished.largest_batch for finished in run.finished.values()) == 3
+
+
+def test_members_wait_where_memory_is_for_fewer(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    a_token = DenseBatch(llama, memory=1 << 20)
+    per_token = (1 << 20) // (a_token.longest + COLUMNS)
+    batch = DenseBatch(llama, memory=per_token * cells(2, 30))
+    run = Run(
+        causal_engine(llama, tokenizer, batch=batch), *[generate(f"r{i}", "tea", max_tokens=27) for i in range(4)]
+    ).end()
+    assert [finished.largest_batch for finished in run.finished.values()] == [2, 2, 2, 2]
+
+
+class Poisoned(DenseBatch):
+    """Fails whenever a batch, or a prompt that is read, has the poison in it."""
+
+    def __init__(self, model: PreTrainedModel, *, in_prompts: int | None, in_answers: int | None) -> None:
+        super().__init__(model, memory=1 << 30)
+        self._in_prompts = in_prompts
+        self._in_answers = in_answers
+        self.failures = 0
+
+    def read(self, prompts: Sequence[Sequence[int]]) -> Reading:
+        return (
+            _Failing(self, prompts) if any(self._in_prompts in prompt for prompt in prompts) else super().read(prompts)
+        )
+
+    def decode(self, given: Sequence[int]) -> torch.Tensor:
+        if self._in_answers in given:
+            self.fail()
+        return super().decode(given)
+
+    def fail(self) -> None:
+        self.failures += 1
+        raise RuntimeError("kernel of doom\n  stack trace")
+
+
+class _Failing(Reading):
+    def __init__(self, batch: Poisoned, prompts: Sequence[Sequence[int]]) -> None:
+        super().__init__(batch._model, prompts)
+        self._batch = batch
+
+    def advance(self, columns: int) -> torch.Tensor:
+        self._batch.fail()
+        return super().advance(columns)
+
+
+def test_a_prompt_that_can_not_be_read_fails_alone(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    poison = tokenizer("%").input_ids[0]
+    batch = Poisoned(llama, in_prompts=poison, in_answers=None)
+    asked = [
+        generate("a", "tea", max_tokens=9),
+        generate("bad", "t%a", max_tokens=9),
+        generate("b", "fox", max_tokens=9),
+    ]
+    run = Run(causal_engine(llama, tokenizer, batch=batch), *asked).end()
+    assert sorted(run.errors) == ["bad"]
+    assert run.errors["bad"].message == "RuntimeError: kernel of doom"
+    assert not run.errors["bad"].retryable
+    for name, request in (("a", asked[0]), ("b", asked[2])):
+        assert run.finished[name].result["tokens"] == reference(llama, tokenizer, request)
+
+
+def test_a_member_that_breaks_every_batch_fails_alone(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    asked = requests(9, most=12)
+    expected = {request.id: reference(llama, tokenizer, request) for request in asked}
+    culprit, poison = next(
+        (job_id, token)
+        for job_id, answer in expected.items()
+        for token in answer[3:-1]
+        if sum(token in other[:-1] for other in expected.values()) == 1
+    )
+    batch = Poisoned(llama, in_prompts=None, in_answers=poison)
+    run = Run(causal_engine(llama, tokenizer, batch=batch, max_batch=9), *asked).end()
+    assert sorted(run.errors) == [culprit]
+    assert batch.failures > 1
+    for job_id, finished in run.finished.items():
+        assert finished.result["tokens"] == expected[job_id]
+        assert run.texts[job_id] == finished.result["text"]
+    after = Run(run.engine, *requests(9)).end()
+    assert max(finished.largest_batch for finished in after.finished.values()) > 1
+
+
+class Blinded(DenseBatch):
+    """One row of its logits is not a number, from the first step that has a second row."""
+
+    def decode(self, given: Sequence[int]) -> torch.Tensor:
+        logits = super().decode(given)
+        if len(given) > 1:
+            logits[1] = torch.nan
+        return logits
+
+
+def test_a_row_that_is_not_a_number_fails_alone(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    asked = [generate("a", "tea", max_tokens=9), generate("bad", "fox", max_tokens=9, temperature=1.0)]
+    run = Run(causal_engine(llama, tokenizer, batch=Blinded(llama, memory=1 << 30)), *asked).end()
+    assert {job_id: error.code for job_id, error in run.errors.items()} == {"bad": "engine_error"}
+    assert run.finished["a"].result["tokens"] == reference(llama, tokenizer, asked[0])
+
+
+def _ending_with(model: PreTrainedModel, tokens: list[int]) -> PreTrainedModel:
+    other = tiny_llama()
+    other.load_state_dict(model.state_dict())
+    other.generation_config.eos_token_id = tokens
+    return other
