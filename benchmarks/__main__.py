@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from benchmarks import accept, bulk, drain, idle, memory
+from benchmarks import accept, bulk, drain, engines, idle, memory
 from benchmarks.figures import Figure, show
 
 SCENARIOS = {
@@ -17,6 +17,7 @@ SCENARIOS = {
     "bulk": bulk.measure,
     "idle": idle.measure,
     "memory": memory.measure,
+    "engines": engines.measure,
 }
 
 

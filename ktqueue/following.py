@@ -61,10 +61,12 @@ class Following:
                 return
             yield None
             for event in self._live(job_id, cursor):
-                if event.type == "token" and event.data["offset"] > cursor.offset:
+                if event.id <= cursor:
+                    continue
+                if event.type == "token" and event.data["offset"] != cursor.offset:
                     # A hole in the text: the stream lost some. The row will tell the rest when the job ends.
                     whole = False
-                if whole and event.id > cursor:
+                if whole:
                     yield event
                     cursor = event.id
 

@@ -53,6 +53,7 @@ def exclusive(sql_url: str) -> Iterator[sa.Connection]:
     try:
         with database.transaction() as connection:
             if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # an index may take its time
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
             yield connection
     finally:

@@ -63,11 +63,17 @@ class _Child:
             self._process = None
             if now - self._started_at > SETTLED_S:
                 self._backoff_s = FIRST_BACKOFF_S
-            logger.warning("%s ended with %s; again in %.1f s", self.program.name, _said(code), self._backoff_s)
-            self._start_at = now + self._backoff_s
-            self._backoff_s = min(self._backoff_s * 2, LONGEST_BACKOFF_S)
+            self._back_off(now, f"ended with {_said(code)}")
         elif self._process is None and now >= self._start_at:
-            self.start()
+            try:
+                self.start()
+            except OSError as error:
+                self._back_off(now, f"can't be started: {error.strerror}")
+
+    def _back_off(self, now: float, why: str) -> None:
+        logger.warning("%s %s; again in %.1f s", self.program.name, why, self._backoff_s)
+        self._start_at = now + self._backoff_s
+        self._backoff_s = min(self._backoff_s * 2, LONGEST_BACKOFF_S)
 
     def signal(self, number: signal.Signals, *, group: bool = True) -> None:
         if self._process is None:

@@ -9,6 +9,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -19,8 +20,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 START_SECONDS = 30.0
+
+# No test is timed: an example that takes long on a busy machine is as good as another.
+settings.register_profile("untimed", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]))
+settings.load_profile("untimed")
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -38,14 +44,16 @@ def inside_package(package: str, pattern: str) -> Path | None:
 
 
 @contextmanager
-def process(command: list[str], log: Path, *, user: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    command: list[str], log: Path, *, user: str | None = None, stop: signal.Signals = signal.SIGTERM
+) -> Iterator[subprocess.Popen[bytes]]:
     """A child process for as long as the block runs; its output goes to ``log``."""
     with log.open("wb") as output:
         child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, user=user)
     try:
         yield child
     finally:
-        child.terminate()
+        child.send_signal(stop)
         try:
             child.wait(10)
         except subprocess.TimeoutExpired:
@@ -100,7 +108,8 @@ def postgres_process() -> Iterator[str]:
         subprocess.run([*make, "--locale=C"], check=True, capture_output=True, user=user, cwd=folder)
         serve = [str(binaries / "postgres"), "-D", str(data), "-k", str(folder), "-h", "", "-c", "fsync=off"]
         url = f"postgresql+psycopg://postgres@/postgres?host={folder}"
-        with process([*serve, "-N", "150"], log, user=user) as child:
+        # SIGINT is the stop that does not wait for clients to leave.
+        with process([*serve, "-N", "150"], log, user=user, stop=signal.SIGINT) as child:
             wait_until_ready(child, log, lambda: postgres_answers(url))
             yield url
 

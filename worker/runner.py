@@ -28,7 +28,7 @@ Ending: TypeAlias = Finished | Failed
 
 
 class EngineBroken(Exception):
-    """The engine raised out of a step: its state is not to be trusted, the slot must load a new one."""
+    """The engine raised out of a step: its state is not to be trusted, its process must be replaced."""
 
 
 class Runner:

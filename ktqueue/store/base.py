@@ -16,7 +16,10 @@ from ktqueue.job import Job, JobState, Verdict
 
 @dataclass(frozen=True, slots=True)
 class JobQuery:
-    """Which jobs to list, newest first (by id). ``before`` is the last id of the page before."""
+    """Which jobs to list, newest first (by id). ``before`` is the last id of the page before.
+
+    ``created_from`` is part of the span of time, ``created_to`` is the first instant after it.
+    """
 
     ids: Sequence[str] = ()
     states: Sequence[JobState] = ()

@@ -22,6 +22,8 @@ SESSION = {
         "SET lock_timeout = '5s'",
         "SET statement_timeout = '30s'",
         "SET idle_in_transaction_session_timeout = '60s'",
+        # Each statement here has one good plan, whatever its parameters and however old the statistics.
+        "SET plan_cache_mode = force_generic_plan",
     ),
 }
 # What a statement of ours got wrong, in contrast to what befell the database. One that is not migrated yet, SQLite
@@ -33,7 +35,13 @@ BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
 # A server that is gone without a word is noticed in about half a minute.
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "sqlite": {},
-    "postgresql": {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3},
+    "postgresql": {
+        "connect_timeout": 5,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "prepare_threshold": 0,  # plan at the first use, once a connection
+    },
 }
 
 

@@ -17,6 +17,7 @@ from ktqueue.store.memory import MemoryStore
 from ktqueue.store.sql import SqlStore
 from ktqueue.store.tables import metadata
 
+URLS = {"sqlite": "sqlite_url", "postgres": "empty_postgres_url"}
 AnyStore: TypeAlias = MemoryStore | SqlStore
 
 
@@ -51,10 +52,10 @@ def empty_postgres_url(migrated_postgres: str) -> str:
     return migrated_postgres
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=URLS)
 def sql_url(request: pytest.FixtureRequest) -> str:
     """The URL of a database with empty tables, of either kind."""
-    url = request.getfixturevalue({"sqlite": "sqlite_url", "postgres": "empty_postgres_url"}[request.param])
+    url = request.getfixturevalue(URLS[request.param])
     assert isinstance(url, str)
     return url
 
@@ -66,13 +67,12 @@ def sql_store(sql_url: str) -> Iterator[SqlStore]:
     store.close()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture(params=["memory", *URLS])
 def store(request: pytest.FixtureRequest) -> Iterator[AnyStore]:
     """Each store in turn, empty."""
     if request.param == "memory":
         yield MemoryStore(lambda: time.time_ns() // 1_000_000)
         return
-    url = request.getfixturevalue({"sqlite": "sqlite_url", "postgres": "empty_postgres_url"}[request.param])
-    made = SqlStore(url)
+    made = SqlStore(request.getfixturevalue(URLS[request.param]))
     yield made
     made.close()

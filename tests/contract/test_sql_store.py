@@ -87,6 +87,25 @@ def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_lock_held_too_long_is_unavailable_to_writers_only(sqlite_url: str) -> None:
+    store = SqlStore(sqlite_url)
+    job = new_job(store)
+    store.add([job])
+    with store._database.reader() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(sa.make_url(sqlite_url).database or "", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable):
+        store.add([new_job(store)])
+    with pytest.raises(StoreUnavailable):
+        store.expire(1)
+    assert store.get(job.id) == job
+    other.execute("ROLLBACK")
+    assert store.expire(1) == []
+    other.close()
+    store.close()
+
+
 def test_a_full_disk_is_unavailable_and_changes_nothing(sqlite_url: str) -> None:
     store = SqlStore(sqlite_url)
     jobs = [new_job(store) for _ in range(5)]

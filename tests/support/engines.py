@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ktqueue.batching import Rules
@@ -69,6 +70,14 @@ class Run:
         assert delta.text
         assert 0 < delta.progress <= 1
         self.texts[delta.id] = so_far + delta.text
+
+
+def greedy(model: Any, prompt: list[int], most: int) -> list[int]:
+    """What transformers' own loop answers to this prompt alone, taking the likeliest token each time."""
+    ids = torch.tensor([prompt])
+    with torch.inference_mode():
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False)
+    return [int(token) for token in output[0, len(prompt) :]]
 
 
 def causal_engine(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -49,7 +50,7 @@ def byte_tokenizer(*, encoder: bool = False) -> PreTrainedTokenizerFast:
 
 
 VOCABULARY = len(_SPECIAL) + 256
-_SIZES = {
+_SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -60,7 +61,7 @@ _SIZES = {
     "initializer_range": 0.3,
     "pad_token_id": 0,
 }
-_CAUSAL = _SIZES | {
+_CAUSAL: dict[str, Any] = _SIZES | {
     "num_key_value_heads": 2,
     "head_dim": 8,
     "eos_token_id": 1,
@@ -69,23 +70,28 @@ _CAUSAL = _SIZES | {
 }
 
 
+def _ready(model: PreTrainedModel) -> PreTrainedModel:
+    model.eval()
+    return model
+
+
 def tiny_llama(positions: int = CONTEXT) -> PreTrainedModel:
     """Full attention."""
     torch.manual_seed(1)
-    return LlamaForCausalLM(LlamaConfig(**_CAUSAL | {"max_position_embeddings": positions})).eval()
+    return _ready(LlamaForCausalLM(LlamaConfig(**_CAUSAL | {"max_position_embeddings": positions})))
 
 
 def tiny_qwen3() -> PreTrainedModel:
     """Normalised queries and keys."""
     torch.manual_seed(2)
-    return Qwen3ForCausalLM(Qwen3Config(**_CAUSAL)).eval()
+    return _ready(Qwen3ForCausalLM(Qwen3Config(**_CAUSAL)))
 
 
 def tiny_gemma3() -> PreTrainedModel:
     """Two layers of three look back 8 tokens only, with rotary embeddings of their own."""
     torch.manual_seed(3)
     layers = ["sliding_attention", "full_attention", "sliding_attention"]
-    return Gemma3ForCausalLM(Gemma3TextConfig(**_CAUSAL, sliding_window=8, layer_types=layers)).eval()
+    return _ready(Gemma3ForCausalLM(Gemma3TextConfig(**_CAUSAL, sliding_window=8, layer_types=layers)))
 
 
 def save_causal(model: PreTrainedModel, folder: Path, *, chat_template: str | None = None) -> Path:
@@ -109,7 +115,7 @@ def save_classifier(folder: Path, labels: list[str]) -> Path:
     """Weights with a classification head."""
     torch.manual_seed(5)
     names = dict(enumerate(labels))
-    config = BertConfig(**_SIZES, num_labels=len(labels), id2label=names)
+    config = BertConfig(**_SIZES, id2label=names)
     BertForSequenceClassification(config).save_pretrained(folder)
     byte_tokenizer(encoder=True).save_pretrained(folder)
     return folder

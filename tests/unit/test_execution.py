@@ -177,6 +177,16 @@ def test_a_cancelled_job_is_never_succeeded(scene: Scene) -> None:
     assert scene.row(other).state is JobState.SUCCEEDED
 
 
+def test_what_is_no_longer_ours_is_not_told_as_ours(scene: Scene) -> None:
+    job = scene.submit()
+    [claimed] = scene.claim()
+    scene.true_store.cancel(job.id)
+
+    assert scene.execution.settle([scene.execution.success(claimed, {}, None, 1)]) == set()
+    assert [event.data["state"] for event in scene.told(job)] == ["running"]
+    assert scene.true_lanes.view(MODEL).rate is None
+
+
 def test_verdicts_are_written_without_redis(scene: Scene) -> None:
     job = scene.submit()
     [claimed] = scene.claim()

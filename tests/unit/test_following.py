@@ -135,6 +135,16 @@ def test_whatever_the_stream_does_the_text_is_exact_also_across_a_resume(
     assert state_ids(events) == state_ids(all_told(life))
 
 
+@given(lives([JobState.SUCCEEDED]), FATES, st.integers(0, 16))
+def test_a_reader_may_resume_in_the_middle_of_a_token(life: list[Moment], fates: list[str], seen: int) -> None:
+    row = life[-1].row
+    assert row.result is not None
+    seen = min(seen, len(row.result["text"]))
+    events = followed(World(life, fates), EventId(row.claims, seen))
+
+    assert "".join(event.data["text"] for event in events if event.type == "token") == row.result["text"][seen:]
+
+
 @given(FATES)
 def test_progress_never_goes_back(fates: list[str]) -> None:
     row = replace(NEW, state=JobState.RUNNING, claims=1, started_at=1, token="t")

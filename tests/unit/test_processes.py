@@ -144,6 +144,21 @@ def test_one_that_keeps_dying_is_started_again_later_and_later(supervised: Super
     assert len(supervised.notes("good")) == 1
 
 
+def test_one_that_can_not_be_started_for_a_while_is_tried_again(supervised: Supervised, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    described = supervised.program("weak", "note('started')\nsys.exit(3)")
+    supervised.start({**described, "argv": [str(python), *described["argv"][1:]]}, supervised.program("good", STAYS))
+    supervised.pid("weak")
+    python.unlink()
+    until(lambda: "weak can't be started: No such file or directory; again in" in supervised.said(), "a failed start")
+    started = len(supervised.notes("weak"))
+    python.symlink_to(sys.executable)
+
+    assert supervised.pid("weak", nth=started)
+    assert len(supervised.notes("good")) == 1
+
+
 def test_one_that_was_killed_is_started_again_and_leaves_no_child(supervised: Supervised) -> None:
     parent = (
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"

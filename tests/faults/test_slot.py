@@ -1,0 +1,57 @@
+"""A slot over a real database and a real Redis: what it does when its engine breaks, or a part is away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ktqueue.bootstrap import Services, bootstrap
+from ktqueue.job import Job, JobState
+from ktqueue.migrate import upgrade
+from ktqueue.settings import Settings
+from tests.support.scene import submission
+from tests.support.toy import ToyEngine
+from worker.slot import Slot
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_url: str) -> Settings:
+    models = tmp_path / "models.toml"
+    models.write_text('[models.echo]\nengine = "echo"\n')
+    made = Settings(home=tmp_path, models=models, redis_url=redis_url)
+    upgrade(made.sql_url)
+    return made
+
+
+@pytest.fixture
+def services(settings: Settings) -> Services:
+    return bootstrap(settings)
+
+
+def row(services: Services, job: Job) -> Job:
+    return services.intake.get(job.id)
+
+
+def test_a_slot_drains_its_lane(settings: Settings, services: Services) -> None:
+    jobs = services.intake.submit_many([submission(input={"number": number}) for number in range(5)])
+    slot = Slot(settings, "echo", lambda: False)
+
+    assert slot.drain() == 5
+    assert [row(services, job).result for job in jobs] == [{"number": number} for number in range(5)]
+
+
+def test_a_slot_with_a_broken_engine_ends_its_process(settings: Settings, services: Services) -> None:
+    job, _ = services.intake.submit(submission())
+    slot = Slot(settings, "echo", lambda: False, load=lambda _: ToyEngine(works=False))
+    with pytest.raises(SystemExit) as end:
+        slot.drain()
+
+    assert end.value.code == 1
+    assert (row(services, job).state, row(services, job).attempt) == (JobState.QUEUED, 1)
+
+
+def test_a_slot_without_redis_leaves_the_lane_to_a_later_bell(settings: Settings) -> None:
+    nowhere = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1"})
+
+    assert Slot(nowhere, "echo", lambda: False).drain() == 0
