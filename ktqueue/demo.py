@@ -177,8 +177,8 @@ def _show_answers(jobs: Sequence[Job]) -> None:
 
 def _show_figures(outcomes: Sequence[Outcome]) -> None:
     table = Table(title="how they ran", title_justify="left")
-    for heading in ("model", "jobs", "largest batch", "queued p50 ms", "run p50 ms", "jobs/s", "one at a time", "gain"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for heading in ("model", "jobs", "largest batch", "queued p50 ms", "run p50 ms", "jobs/s", "alone jobs/s", "gain"):
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=heading == "model")
     for outcome in outcomes:
         timings = [job.timing for job in outcome.jobs]
         table.add_row(

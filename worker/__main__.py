@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from celery.platforms import SecurityWarning
+from celery.exceptions import SecurityWarning
 
 from ktqueue.celery_settings import lane_queue
 from ktqueue.errors import KtqueueError

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from ktqueue.job import Job, JobState
 from tests.support.scene import submission
@@ -26,8 +26,9 @@ FAR = st.one_of(
     st.just(MANY),
 )
 """How far a process gets: some calls, up to a call that matters, or to its end."""
-THEN = st.sampled_from([None, None, None, Turn.KILL, Turn.FAIL, Turn.LOSE])
+THEN = st.sampled_from([None, None, Turn.KILL, Turn.KILL, Turn.FAIL, Turn.LOSE])
 PICK = st.integers(0, 1_000)
+RARELY = (None,) * 5
 MOST_WORKERS = 4
 
 
@@ -50,9 +51,9 @@ class Service(RuleBasedStateMachine):
         params=PARAMS,
         priority=st.integers(0, 9),
         max_attempts=st.integers(1, 3),
-        deadline_s=st.sampled_from([None, None, None, 1, 10]),
-        delay_ms=st.sampled_from([None, None, 5_000]),
-        key=st.sampled_from([None, None, "one", "other"]),
+        deadline_s=st.sampled_from([*RARELY, 2, 20]),
+        delay_ms=st.sampled_from([*RARELY, 5_000]),
+        key=st.sampled_from([*RARELY, "one", "other"]),
         far=FAR,
         then=THEN,
     )
@@ -61,6 +62,11 @@ class Service(RuleBasedStateMachine):
         client = self.world.submit(submission(run_at=run_at, **given), key)
         self.submitted.append((client, key))
         self.world.run(client, far, then)
+
+    @initialize(jobs=st.lists(PARAMS, min_size=3, max_size=6))
+    def a_crowd_waits(self, jobs: list[dict[str, Any]]) -> None:
+        for params in jobs:
+            self.submit(None, None, MANY, None, params=params)
 
     @precondition(lambda self: bool(self.world.jobs()))
     @rule(what=st.sampled_from(["cancel", "cancel", "retry", "follow"]), pick=PICK, far=FAR, then=THEN)
@@ -77,7 +83,7 @@ class Service(RuleBasedStateMachine):
         self.world.run(client, far, then)
 
     @precondition(lambda self: len(self.workers()) < MOST_WORKERS)
-    @rule(capacity=st.integers(1, 3), works=st.sampled_from([True, True, True, False]), far=FAR, then=THEN)
+    @rule(capacity=st.integers(1, 3), works=st.sampled_from([True] * 5 + [False]), far=FAR, then=THEN)
     def a_bell_rings(self, capacity: int, works: bool, far: int | str, then: Turn | None) -> None:
         """Heard, imagined, or heard twice."""
         if self.world.bells:

@@ -202,9 +202,9 @@ class World:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def come_to_rest(self) -> None:
-        """All faults are over: sweeps and bells alone must bring every job to its end, and every reader to it."""
-        for actor in [one for one in self.actors if one.kind != "follower"]:
-            self.finish(actor)
+        """The last faults, and then none: sweeps and bells alone must bring every job and every reader to the end."""
+        for nth, actor in enumerate([one for one in self.actors if one.kind != "follower"]):
+            self.run(actor, 0 if nth % 2 else MANY, Turn.KILL)
         for _ in range(600):
             self.finish(self.act("sweep", self.sweep))
             bells, self.bells[:] = set(self.bells), []
