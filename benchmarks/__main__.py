@@ -29,11 +29,13 @@ def main(scenarios: Sequence[str], *, quick: bool) -> None:
     # Like Ctrl-C: what is running is ended in good order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     figures: list[Figure] = []
-    for name in scenarios or SCENARIOS:
-        began = time.monotonic()
-        figures += SCENARIOS[name](quick=quick)
-        print(f"{name}: measured in {time.monotonic() - began:.0f} s", flush=True)
-    show(figures)
+    try:
+        for name in scenarios or SCENARIOS:
+            began = time.monotonic()
+            figures += SCENARIOS[name](quick=quick)
+            print(f"{name}: measured in {time.monotonic() - began:.0f} s", flush=True)
+    finally:
+        show(figures)
 
 
 if __name__ == "__main__":

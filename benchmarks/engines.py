@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +20,8 @@ from worker.engines.registry import load
 
 Answers: TypeAlias = list[list[Any]]
 """For each input a vector, or the tokens of an answer."""
+
+Sides: TypeAlias = Mapping[str, Callable[[], Answers]]
 
 TEXTS, LONGEST = 192, 256
 PROMPTS, TOKENS = 16, 32
@@ -40,14 +42,19 @@ def _embed(rounds: int) -> list[Figure]:
     )
     engine, plain = load(spec), PlainEncoder(spec.weights().name)
     texts = _texts()
-    sides = {
-        "ours": lambda: _run(engine, Task.EMBED, [{"text": text} for text in texts], {}),
+    by_length = sorted(texts, key=len)
+
+    def ours() -> Answers:
+        inputs = [{"text": text} for text in texts]
+        return [result["embeddings"][0] for result in _run(engine, Task.EMBED, inputs, {})]
+
+    _agree(ours(), plain.embed(texts, 1), within=CLOSE)
+    sides: Sides = {
+        "ours": ours,
         "one": lambda: plain.embed(texts, 1),
-        "sorted": lambda: plain.embed(sorted(texts, key=len), 32),
+        "sorted": lambda: plain.embed(by_length, 32),
         "as they came": lambda: plain.embed(texts, 32),
     }
-    ours = [result["embeddings"][0] for result in sides["ours"]()]
-    _agree(ours, plain.embed(texts, 1), within=CLOSE)
     rates = _rates(sides, rounds, len(texts))
     what = f"embed, {TEXTS} texts, texts/s, against"
     return [
@@ -62,14 +69,18 @@ def _generate(rounds: int) -> list[Figure]:
     spec = ModelSpec(alias="smollm2", engine="causal", source=source, device="cpu")
     engine, plain = load(spec), PlainCausal(spec)
     chats = _chats()
-    sides = {
-        "ours": lambda: _run(engine, Task.GENERATE, chats, {"max_tokens": TOKENS}),
+
+    def ours() -> Answers:
+        return [result["tokens"] for result in _run(engine, Task.GENERATE, chats, {"max_tokens": TOKENS})]
+
+    tokens = ours()
+    _agree(tokens, plain.generate(chats, 1), within=0)
+    sides: Sides = {
+        "ours": ours,
         "one": lambda: plain.generate(chats, 1),
         "padded": lambda: plain.generate(chats, PROMPTS),
     }
-    ours = [result["tokens"] for result in sides["ours"]()]
-    _agree(ours, plain.generate(chats, 1), within=0)
-    rates = _rates(sides, rounds, sum(len(tokens) for tokens in ours))
+    rates = _rates(sides, rounds, sum(len(answer) for answer in tokens))
     what = f"generate, {PROMPTS} prompts, tokens/s, against"
     return [
         at_least_times(f"{what} one at a time", rates["ours"], rates["one"], 4),
@@ -101,8 +112,7 @@ def _run(engine: Engine, task: Task, inputs: Sequence[JsonObject], params: JsonO
     results: dict[str, JsonObject] = {}
     while len(results) < len(inputs):
         for output in engine.step():
-            if isinstance(output, Failed):
-                raise RuntimeError(f"{output.id}: {output.error.message}")
+            assert not isinstance(output, Failed), output.error.message
             if isinstance(output, Finished):
                 results[output.id] = output.result
     return [results[str(index)] for index in range(len(inputs))]
@@ -114,7 +124,7 @@ def _agree(ours: Answers, theirs: Answers, *, within: float) -> None:
             raise RuntimeError(f"input {index}: ours gives {mine[:5]}…, plain transformers {other[:5]}…")
 
 
-def _rates(sides: dict[str, Callable[[], object]], rounds: int, amount: int) -> dict[str, list[float]]:
+def _rates(sides: Sides, rounds: int, amount: int) -> dict[str, list[float]]:
     """Per second, round by round; in a round the sides take turns."""
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ktqueue.admission import Admission
@@ -56,11 +56,20 @@ class LaneStatus:
 class Intake:
     """The use cases of the jobs API."""
 
-    def __init__(self, store: Store, lanes: Lanes, events: Events, admission: Admission) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lanes: Lanes,
+        events: Events,
+        admission: Admission,
+        *,
+        new_id: Callable[[], str] = new_job_id,
+    ) -> None:
         self._store = store
         self._lanes = lanes
         self._events = events
         self._admission = admission
+        self._new_id = new_id
 
     def submit(self, submission: Submission, key: IdempotencyKey | None = None) -> tuple[Job, bool]:
         """Accept one job: (the job, whether it is new). Once this returns, the job is committed.
@@ -149,7 +158,7 @@ class Intake:
         now = self._store.now()
         deadline = None if old.deadline_at is None else now + old.deadline_at - old.created_at
         job = Job(
-            id=new_job_id(),
+            id=self._new_id(),
             model=old.model,
             task=old.task,
             input=old.input,
@@ -205,11 +214,10 @@ class Intake:
         for (model, scheduled), jobs in groups.items():
             self._admission.admit(model, jobs, scheduled=scheduled)
 
-    @staticmethod
-    def _job(submission: Submission, now: int) -> Job:
+    def _job(self, submission: Submission, now: int) -> Job:
         due_at = max(now, submission.run_at or now)
         return Job(
-            id=new_job_id(),
+            id=self._new_id(),
             model=submission.model,
             task=submission.task,
             input=submission.input,

@@ -74,7 +74,7 @@ class Run:
 
 def greedy(model: Any, prompt: list[int], most: int) -> list[int]:
     """What transformers' own loop answers to this prompt alone, taking the likeliest token each time."""
-    ids = torch.tensor([prompt])
+    ids = torch.tensor([prompt], device=model.device)
     with torch.inference_mode():
         output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False)
     return [int(token) for token in output[0, len(prompt) :]]

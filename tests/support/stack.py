@@ -46,6 +46,14 @@ def until(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_
     return value
 
 
+def alive(process: psutil.Process) -> bool:
+    """Whether it still runs; an orphan that has ended may stay a zombie, where nobody collects them."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Stack:
     """A running ``ktqueue up``, and a client of it."""
 
@@ -112,7 +120,7 @@ class Stack:
 
     def gone(self) -> bool:
         """Whether no process of the stack is left."""
-        return not [each for each in self._family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+        return not any(alive(each) for each in self._family)
 
     def stop(self) -> None:
         """End it; fails if anything is left behind."""

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.stack import until
+from tests.support.stack import alive, until
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTES = """import os, signal, subprocess, sys, time
@@ -91,9 +91,8 @@ def supervised(tmp_path: Path) -> Iterator[Supervised]:
 
 
 def gone(pid: int) -> bool:
-    """An orphan that has ended may stay a zombie, where nobody collects them."""
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return not alive(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return True
 

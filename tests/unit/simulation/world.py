@@ -6,6 +6,7 @@ What the store is told is watched as it happens; the numbers are those of the in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 from ktqueue.admission import Admission
@@ -77,7 +78,10 @@ class World:
         self.sweep = Sweep(self._store, self._lanes, self._events, jitter=lambda: 0.5)
         self.following = Following(self._store, self._events, clock=self.clock.monotonic, sleep=self.clock.sleep)
         admission = Admission(self._store, self._lanes, max_queued=1000, clock=self.clock.monotonic)
-        self.intake = Intake(self._store, self._lanes, self._events, admission)
+        numbers = count()
+        self.intake = Intake(
+            self._store, self._lanes, self._events, admission, new_id=lambda: f"job_{next(numbers):032x}"
+        )
         self._execution = Execution(self._store, self._lanes, self._events, lease_ms=LEASE_MS, jitter=lambda: 0.5)
 
     def forget_redis(self) -> None:
@@ -100,7 +104,6 @@ class World:
 
     def submit(self, submission: Submission, key: str | None) -> Actor:
         """A client posts a job."""
-        self.clock.sleep(0.001)  # no two come in the same millisecond, so that ids, which are random, decide nothing
         given = None if key is None else IdempotencyKey(key, "digest")
         return self.act("client", lambda: self.intake.submit(submission, given)[0])
 

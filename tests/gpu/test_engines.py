@@ -1,0 +1,66 @@
+"""The engines on CUDA: what they say is what they say on a CPU, or what transformers says on the same device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from ktqueue.models import ModelSpec
+from tests.support.engines import Run, causal_engine, embed, generate, greedy
+from tests.support.tiny_models import byte_tokenizer, save_causal, save_encoder, tiny_gemma3, tiny_llama, tiny_qwen3
+from worker.engines.device import cache_bytes
+from worker.engines.registry import load
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
+
+PROMPTS = ["tea", "a brown fox", "over the hills and far away", "x", "to see what is there", "lazy dogs"]
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_qwen3, tiny_gemma3])
+def test_tokens_are_those_of_generate(make: Callable[[], PreTrainedModel]) -> None:
+    model = make()
+    torch.nn.Module.to(model, "cuda")
+    tokenizer = byte_tokenizer()
+    run = Run(causal_engine(model, tokenizer))
+    for number, prompt in enumerate(PROMPTS):
+        run.submit(generate(str(number), prompt, max_tokens=8 + 3 * number))
+        run.step()
+    run.end()
+    for number, prompt in enumerate(PROMPTS):
+        expected = greedy(model, tokenizer(prompt).input_ids, 8 + 3 * number)
+        assert run.result(str(number))["tokens"] == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_auto_is_cuda_in_any_precision(tmp_path: Path, dtype: str) -> None:
+    save_causal(tiny_llama(), tmp_path)
+    entries = {"alias": "m", "engine": "causal", "source": f"path:{tmp_path}", "dtype": dtype}
+    before = torch.cuda.memory_allocated()
+    engine = load(ModelSpec.model_validate(entries))
+    assert torch.cuda.memory_allocated() > before
+    wishes = [
+        generate(str(i), text, max_tokens=9, temperature=1.0, top_p=0.9, seed=i) for i, text in enumerate(PROMPTS)
+    ]
+    assert len(Run(engine, *wishes).end().finished) == len(PROMPTS)
+
+
+def test_embeddings_are_those_of_the_cpu(tmp_path: Path) -> None:
+    save_encoder(tmp_path)
+    rows = [
+        Run(
+            load(ModelSpec(alias="e", engine="encoder", source=f"path:{tmp_path}", device=device)), embed("a", *PROMPTS)
+        )
+        .end()
+        .result("a")["embeddings"]
+        for device in ("cpu", "cuda")
+    ]
+    assert torch.allclose(torch.tensor(rows[0]), torch.tensor(rows[1]), rtol=0, atol=1e-5)
+
+
+def test_keys_and_values_may_take_most_of_what_is_free() -> None:
+    free, total = torch.cuda.mem_get_info()
+    assert 0.5 * free < cache_bytes(torch.device("cuda")) < free <= total
