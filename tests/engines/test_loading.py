@@ -32,7 +32,7 @@ def causal_spec(source: str, **entries: int | str) -> ModelSpec:
 
 def test_a_folder_is_loaded_and_its_chat_template_used(llama: PreTrainedModel, tmp_path: Path) -> None:
     save_causal(llama, tmp_path, chat_template=CHAT)
-    engine = load(causal_spec(f"path:{tmp_path}", max_batch=2, threads=1))
+    engine = load(causal_spec(f"path:{tmp_path}", max_batch=2))
     messages = [{"role": "user", "content": "tea"}]
     run = Run(
         engine,
@@ -41,7 +41,6 @@ def test_a_folder_is_loaded_and_its_chat_template_used(llama: PreTrainedModel, t
     ).end()
     assert run.result("chat")["tokens"] == run.result("plain")["tokens"]
     assert engine.capacity() == 2
-    assert torch.get_num_threads() == 1
 
 
 def test_a_template_s_refusal_is_the_client_s_to_read(llama: PreTrainedModel, tmp_path: Path) -> None:
@@ -76,11 +75,12 @@ def test_what_can_not_be_loaded_is_told_in_one_line(tmp_path: Path) -> None:
         load(causal_spec(f"path:{tmp_path}", device="cuda:7"))
 
 
-def test_loading_says_nothing(llama: PreTrainedModel, tmp_path: Path) -> None:
+def test_loading_says_nothing_and_takes_the_threads_it_was_given(llama: PreTrainedModel, tmp_path: Path) -> None:
     save_causal(llama, tmp_path)
     code = (
         "from ktqueue.models import ModelSpec; from worker.engines.registry import load\n"
-        f"load(ModelSpec(alias='m', engine='causal', source='path:{tmp_path}'))"
+        f"load(ModelSpec(alias='m', engine='causal', source='path:{tmp_path}', threads=1))\n"
+        "import os, torch; assert (torch.get_num_threads(), os.environ['OMP_WAIT_POLICY']) == (1, 'PASSIVE')"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("", "")

@@ -106,6 +106,17 @@ class Service(RuleBasedStateMachine):
     def a_worker_is_asked_to_stop(self, pick: int) -> None:
         self.world.stops[self.workers()[pick % len(self.workers())]][0] = True
 
+    @precondition(lambda self: len(self.workers()) < MOST_WORKERS)
+    @rule(call=st.sampled_from(["finish", "renew", "publish"]), late_first=st.booleans())
+    def a_worker_is_frozen_past_its_lease(self, call: str, late_first: bool) -> None:
+        """And thawed when another has its jobs."""
+        late, other = self.world.work(3), self.world.work(3)
+        self.world.run(late, call)
+        self.time_passes(10)
+        self.world.run(other, "finish")
+        for worker in (late, other) if late_first else (other, late):
+            self.world.run(worker, MANY)
+
     @rule(seconds=st.sampled_from([0.1, 1, 10, 10]))
     def time_passes(self, seconds: float) -> None:
         """In which whoever does not go on is frozen, and the sweep does its work."""
