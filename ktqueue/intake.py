@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ktqueue.admission import Admission
 from ktqueue.errors import Conflict, IdempotencyMismatch, LanesUnavailable, NotFound, Unavailable
 from ktqueue.events.base import Events
+from ktqueue.gathering import Gathering
 from ktqueue.history import terminal_event
 from ktqueue.job import Job, JobState, JsonObject, Task, new_job_id
 from ktqueue.lanes.base import Entry, Lanes
@@ -69,6 +70,7 @@ class Intake:
         self._lanes = lanes
         self._events = events
         self._admission = admission
+        self._gather = Gathering(self._commit)
         self._new_id = new_id
 
     def submit(self, submission: Submission, key: IdempotencyKey | None = None) -> tuple[Job, bool]:
@@ -76,10 +78,11 @@ class Intake:
 
         Raises QueueFull; IdempotencyMismatch if ``key`` was used for something else; StoreUnavailable.
         """
-        if key is None:
-            return self.submit_many([submission])[0], True
         self._admit([submission])
         job = self._job(submission, self._store.now())
+        if key is None:
+            self._gather(job)
+            return job, True
         kept = self._store.add_once(job, key)
         if kept.digest != key.digest:
             raise IdempotencyMismatch(
@@ -96,8 +99,7 @@ class Intake:
         self._admit(submissions)
         now = self._store.now()
         jobs = [self._job(submission, now) for submission in submissions]
-        self._store.add(jobs)
-        self._enqueue(jobs)
+        self._commit(jobs)
         return jobs
 
     def get(self, job_id: str) -> Job:
@@ -230,6 +232,10 @@ class Intake:
             run_at=due_at if due_at > now else None,
             deadline_at=None if submission.deadline_s is None else now + int(submission.deadline_s * 1000),
         )
+
+    def _commit(self, jobs: Sequence[Job]) -> None:
+        self._store.add(jobs)
+        self._enqueue(jobs)
 
     def _enqueue(self, jobs: Sequence[Job]) -> None:
         entries = [Entry(job.model, job.id, job.rank) for job in jobs if job.run_at is None]
