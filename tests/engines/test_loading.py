@@ -172,10 +172,18 @@ def test_quantised_tensors_are_near_what_was_written(llama: PreTrainedModel, tmp
         assert torch.allclose(read[name], values, atol=0.1 if kind == "Q4_1" else 0.01), name
 
 
+def test_half_a_gguf_file_is_refused(llama: PreTrainedModel, tmp_path: Path) -> None:
+    write_gguf(llama, tmp_path / "m.gguf", architecture="llama")
+    (tmp_path / "half.gguf").write_bytes((tmp_path / "m.gguf").read_bytes()[:300])
+    with pytest.raises(ConfigurationError, match=r"half\.gguf: not a whole GGUF file"):
+        load_gguf(tmp_path / "half.gguf", torch.float32)
+
+
 @pytest.mark.parametrize(
     ("architecture", "without", "message"),
     [
-        ("llama", "blk.1.ffn_up.weight", "has no weights for model.layers.1.mlp.up_proj.weight"),
+        ("llama", "blk.1.ffn_up.weight", "has not the weights of a llama model: model.layers.1.mlp.up_proj.weight"),
+        ("qwen2", "", "has not the weights of a qwen2 model: model.layers.0.self_attn.k_proj.bias"),
         ("mamba", "", "architecture 'mamba' can't be read from GGUF; these can: llama, qwen2, qwen3"),
     ],
 )

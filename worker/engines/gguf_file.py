@@ -126,7 +126,10 @@ class GgufFile:
 
 def load_gguf(path: Path, dtype: torch.dtype) -> PreTrainedModel:
     """Load the model. Raises ConfigurationError if the file holds anything that is not understood."""
-    file = GgufFile(path)
+    try:
+        file = GgufFile(path)
+    except (struct.error, KeyError, ValueError) as error:
+        raise ConfigurationError(f"{path}: not a whole GGUF file: {error}") from error
     architecture = file.metadata.get("general.architecture")
     if architecture not in _ARCHITECTURES:
         known = ", ".join(_ARCHITECTURES)
@@ -138,8 +141,9 @@ def load_gguf(path: Path, dtype: torch.dtype) -> PreTrainedModel:
     model, report = model_class.from_pretrained(
         None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
     )
-    if missing := sorted(report["missing_keys"]):
-        raise ConfigurationError(f"{path}: has no weights for {', '.join(missing[:3])}")
+    # What is tied to another tensor is in neither of these.
+    if strange := sorted({*report["missing_keys"], *report["unexpected_keys"]}):
+        raise ConfigurationError(f"{path}: has not the weights of a {architecture} model: {', '.join(strange[:3])}")
     return model
 
 
