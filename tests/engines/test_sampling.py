@@ -67,6 +67,16 @@ def test_a_row_draws_as_it_would_alone(wishes: list[Sampling], source: random.Ra
     assert draw(rows.clone(), draws) == alone
 
 
+@pytest.mark.parametrize("uniform", [0.0, 5e-324, 1 - 2**-53])
+def test_a_draw_at_the_very_edge_takes_no_token_that_is_next_to_impossible(uniform: float) -> None:
+    row = torch.full((1, VOCABULARY), -60.0)
+    row[0, 20:30] = 5.0
+    company = [Draw(Sampling(temperature=1.0), uniform, [0]), Draw(Sampling(temperature=0.3), 0.5, [0])]
+    alone = draw(row.clone(), company[:1])
+    assert alone[0] in {20, 29}
+    assert draw(row.expand(2, -1).clone(), company)[:1] == alone
+
+
 def test_a_nucleus_larger_than_the_head_is_still_exact() -> None:
     flat = logits(1, vocabulary=4 * HEAD) / 100
     wish = Sampling(temperature=1.0, top_p=0.75)

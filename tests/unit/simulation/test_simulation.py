@@ -63,10 +63,15 @@ class Service(RuleBasedStateMachine):
         self.submitted.append((client, key))
         self.world.run(client, far, then)
 
-    @initialize(jobs=st.lists(PARAMS, min_size=3, max_size=6))
-    def a_crowd_waits(self, jobs: list[dict[str, Any]]) -> None:
+    @initialize(jobs=st.lists(PARAMS, min_size=3, max_size=6), frozen=st.sampled_from([None, "finish", "renew"]))
+    def a_crowd_waits(self, jobs: list[dict[str, Any]], frozen: str | None) -> None:
+        """And maybe a worker was frozen past its lease, and another has its jobs."""
         for params in jobs:
             self.submit(None, None, MANY, None, params=params)
+        if frozen is not None:
+            self.world.run(self.world.work(3), frozen)
+            self.time_passes(10)
+            self.world.run(self.world.work(3), "finish")
 
     @precondition(lambda self: bool(self.world.jobs()))
     @rule(what=st.sampled_from(["cancel", "cancel", "retry", "follow"]), pick=PICK, far=FAR, then=THEN)
@@ -105,17 +110,6 @@ class Service(RuleBasedStateMachine):
     @rule(pick=PICK)
     def a_worker_is_asked_to_stop(self, pick: int) -> None:
         self.world.stops[self.workers()[pick % len(self.workers())]][0] = True
-
-    @precondition(lambda self: len(self.workers()) < MOST_WORKERS)
-    @rule(call=st.sampled_from(["finish", "renew", "publish"]), late_first=st.booleans())
-    def a_worker_is_frozen_past_its_lease(self, call: str, late_first: bool) -> None:
-        """And thawed when another has its jobs."""
-        late, other = self.world.work(3), self.world.work(3)
-        self.world.run(late, call)
-        self.time_passes(10)
-        self.world.run(other, "finish")
-        for worker in (late, other) if late_first else (other, late):
-            self.world.run(worker, MANY)
 
     @rule(seconds=st.sampled_from([0.1, 1, 10, 10]))
     def time_passes(self, seconds: float) -> None:

@@ -17,6 +17,9 @@ from ktqueue.job import JsonObject
 COLDEST = 1e-5
 """Below this temperature float32 overflows, and the likeliest token is all but certain anyway."""
 
+EDGE = 1e-6
+"""A draw this near to 0 or 1 is moved in: out there lie tokens whose chances are less than the rounding of a sum."""
+
 HEAD = 1024
 """Most nuclei (top_p) have fewer tokens than this; only where one has more is the whole vocabulary sorted."""
 
@@ -85,7 +88,8 @@ def _sample(logits: torch.Tensor, rows: Sequence[Draw]) -> torch.Tensor:
     if any(row.sampling.top_p < 1 for row in rows):
         _keep_nucleus(chances, column([row.sampling.top_p for row in rows]))
     cumulative = chances.double().cumsum(-1)
-    targets = column([row.uniform for row in rows]).double() * cumulative[:, -1:]
+    uniforms = torch.tensor([row.uniform for row in rows], device=logits.device, dtype=torch.float64)
+    targets = uniforms.clamp(EDGE, 1 - EDGE).unsqueeze(-1) * cumulative[:, -1:]
     # Tokens of no chance add nothing, so the first to pass the target has one.
     return torch.searchsorted(cumulative, targets, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
 
