@@ -13,6 +13,8 @@ from threading import Semaphore, Thread
 from ktqueue.errors import KtqueueError
 from worker.runner import EngineBroken
 
+PATIENCE_S = 60.0
+
 
 class Turn(Enum):
     """What becomes of the call that an actor waits to make."""
@@ -66,6 +68,6 @@ class Actor:
             return
         self._turn = turn
         self._mine.release()
-        self._schedulers.acquire()
+        assert self._schedulers.acquire(timeout=PATIENCE_S), f"a {self.kind} waits for something that is no port"
         if self._error is not None:
             raise self._error

@@ -82,7 +82,8 @@ class Service(RuleBasedStateMachine):
             if len(self.world.followers) < 3:
                 self.world.follow(job_id)
             return
-        ask = {"cancel": self.world.intake.cancel, "retry": self.world.intake.retry}[what]
+        intake = self.world.intake()
+        ask = {"cancel": intake.cancel, "retry": intake.retry}[what]
         client = self.world.act("client", lambda: ask(job_id))
         self.cancelled += [client] if what == "cancel" else []
         self.world.run(client, far, then)

@@ -77,11 +77,7 @@ class World:
         self._events = around(lambda: self.true_events, self._call_redis)
         self.sweep = Sweep(self._store, self._lanes, self._events, jitter=lambda: 0.5)
         self.following = Following(self._store, self._events, clock=self.clock.monotonic, sleep=self.clock.sleep)
-        admission = Admission(self._store, self._lanes, max_queued=1000, clock=self.clock.monotonic)
-        numbers = count()
-        self.intake = Intake(
-            self._store, self._lanes, self._events, admission, new_id=lambda: f"job_{next(numbers):032x}"
-        )
+        self._numbers = count()
         self._execution = Execution(self._store, self._lanes, self._events, lease_ms=LEASE_MS, jitter=lambda: 0.5)
 
     def forget_redis(self) -> None:
@@ -102,10 +98,17 @@ class World:
         self.actors.append(actor)
         return actor
 
+    def intake(self) -> Intake:
+        """Of an API process that serves one request: what its threads share is tested elsewhere."""
+        admission = Admission(self._store, self._lanes, max_queued=1000, clock=self.clock.monotonic)
+        return Intake(
+            self._store, self._lanes, self._events, admission, new_id=lambda: f"job_{next(self._numbers):032x}"
+        )
+
     def submit(self, submission: Submission, key: str | None) -> Actor:
         """A client posts a job."""
         given = None if key is None else IdempotencyKey(key, "digest")
-        return self.act("client", lambda: self.intake.submit(submission, given)[0])
+        return self.act("client", lambda: self.intake().submit(submission, given)[0])
 
     def work(self, capacity: int, *, works: bool = True) -> Actor:
         """A bell woke a slot."""
