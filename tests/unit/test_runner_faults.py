@@ -1,0 +1,169 @@
+"""The drain loop in bad times: parts are taken away between two of its steps, the engine breaks, a stop is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from ktqueue.errors import LanesUnavailable, StoreUnavailable
+from ktqueue.events.base import REQUEUED, EventId
+from ktqueue.job import JobState
+from tests.support.draining import GRACE_S, Stop, job_of, runner, states, toy
+from tests.support.scene import LEASE_MS, Scene
+from tests.support.toy import ToyEngine
+from worker.runner import EngineBroken
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+# --- outages ---------------------------------------------------------------------------------------------------
+
+
+def test_results_wait_for_the_database_and_are_written_once_it_is_back(scene: Scene) -> None:
+    jobs = [job_of(scene, 1), job_of(scene, 2), job_of(scene, 3), job_of(scene, 1, "permanent")]
+    engine = toy(scene, at={1: scene.sql.go, 9: scene.sql.come_back})
+    runner(scene, engine).drain()
+
+    assert states(scene, jobs) == [JobState.SUCCEEDED] * 3 + [JobState.FAILED]
+    assert [scene.row(job).attempt for job in jobs] == [1] * 4
+
+
+def test_results_are_not_lost_to_a_lane_with_more_in_it(scene: Scene) -> None:
+    first, second = job_of(scene, 1), job_of(scene, 1)
+    engine = toy(scene, 1, at={1: scene.sql.go, 4: scene.sql.come_back})
+    runner(scene, engine).drain()
+
+    assert engine.submitted == [first.id, second.id]
+    assert states(scene, [first, second]) == [JobState.SUCCEEDED] * 2
+
+
+def test_the_lane_is_not_emptied_into_nothing_while_the_database_is_away(scene: Scene) -> None:
+    job_of(scene, 500)
+    for _ in range(100):
+        job_of(scene, 1)
+    left: list[int] = []
+    engine = toy(scene, 2, at={2: scene.sql.go, 50: lambda: left.append(len(scene.waiting())), 51: scene.sql.come_back})
+    runner(scene, engine).drain()
+
+    assert left[0] > 90
+
+
+def test_a_failure_without_a_database_is_decided_when_it_is_back(scene: Scene) -> None:
+    job = job_of(scene, 1, "retryable")
+    engine = toy(scene, at={1: scene.sql.go, 9: scene.sql.come_back})
+    runner(scene, engine).drain()
+    row = scene.row(job)
+
+    assert row.state is JobState.QUEUED
+    assert row.run_at is not None
+    assert row.run_at > scene.clock.now()
+
+
+def test_results_of_a_lost_lease_are_let_go(scene: Scene) -> None:
+    job = job_of(scene, 1)
+
+    def come_back_late() -> None:
+        scene.clock.sleep(LEASE_MS / 1000)
+        scene.sql.come_back()
+        scene.sweep()
+        scene.sql.go("finish")
+
+    engine = toy(scene, at={1: lambda: scene.sql.go("finish"), 5: come_back_late})
+    runner(scene, engine).drain()
+
+    assert (scene.row(job).state, scene.row(job).result) == (JobState.QUEUED, None)
+
+
+def test_a_batch_goes_on_without_redis(scene: Scene) -> None:
+    jobs = [job_of(scene, steps) for steps in (1, 2, 30)]
+    engine = toy(scene, at={1: scene.redis.go})
+    runner(scene, engine).drain()
+
+    assert states(scene, jobs) == [JobState.SUCCEEDED] * 3
+
+
+@pytest.mark.parametrize(("port", "error"), [("redis", LanesUnavailable), ("sql", StoreUnavailable)])
+def test_with_nothing_held_an_outage_ends_the_drain(scene: Scene, port: str, error: type[Exception]) -> None:
+    job_of(scene)
+    getattr(scene, port).go()
+
+    with pytest.raises(error):
+        runner(scene, toy(scene)).drain()
+
+
+def test_a_broken_engine_fails_every_attempt_in_it(scene: Scene) -> None:
+    again, last = job_of(scene), job_of(scene, max_attempts=1)
+    with pytest.raises(EngineBroken, match="RuntimeError: the device is lost"):
+        runner(scene, ToyEngine(works=False)).drain()
+
+    assert states(scene, [again, last]) == [JobState.QUEUED, JobState.FAILED]
+    error = scene.row(last).error
+    assert error is not None
+    assert (error.code, error.message) == ("engine_error", "the engine failed: RuntimeError")
+    assert scene.told(again)[-1].id == EventId(1, REQUEUED)
+
+
+def test_what_a_broken_engine_held_comes_back_by_its_lease_if_the_database_is_away_too(scene: Scene) -> None:
+    job = job_of(scene)
+    engine = ToyEngine(works=False, at={1: scene.sql.go})
+    with pytest.raises(EngineBroken):
+        runner(scene, engine).drain()
+    scene.sql.come_back()
+    scene.clock.sleep(LEASE_MS / 1000)
+    scene.sweep()
+
+    assert scene.row(job).state is JobState.QUEUED
+
+
+# --- stop ------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_finishes_what_fits_and_gives_back_the_rest(scene: Scene) -> None:
+    short, long, waiting = job_of(scene, 10), job_of(scene, 100_000), job_of(scene, 1)
+    stop = Stop()
+    engine = toy(scene, 2, at={3: stop.ask})
+    runner(scene, engine, stop).drain()
+
+    assert states(scene, [short, long, waiting]) == [JobState.SUCCEEDED, JobState.QUEUED, JobState.QUEUED]
+    assert (scene.row(long).attempt, scene.row(long).claims) == (0, 1)
+    assert scene.waiting() == [long.id, waiting.id]
+    assert engine.cancelled == [long.id]
+    assert engine.submitted == [short.id, long.id]
+
+
+def test_after_a_stop_nothing_is_claimed(scene: Scene) -> None:
+    job, stop = job_of(scene), Stop()
+    stop.ask()
+
+    assert runner(scene, toy(scene), stop).drain() == 0
+    assert scene.row(job).claims == 0
+
+
+def test_a_stop_waits_for_the_database_no_longer_than_its_grace(scene: Scene) -> None:
+    job_of(scene, 1)
+    stop = Stop()
+
+    def stop_in_an_outage() -> None:
+        stop.ask()
+        scene.sql.go()
+
+    began = scene.clock.monotonic()
+    runner_ = runner(scene, toy(scene, at={1: stop_in_an_outage}), stop)
+    with pytest.raises(StoreUnavailable):
+        runner_.drain()
+    assert scene.clock.monotonic() - began < GRACE_S + 1
+
+
+def test_a_runner_drains_again_after_an_outage(scene: Scene) -> None:
+    job = job_of(scene)
+    one = runner(scene, toy(scene))
+    scene.sql.go("claim")
+    with pytest.raises(StoreUnavailable):
+        one.drain()
+    scene.sql.come_back()
+    scene.sweep()
+
+    assert one.drain() == 1
+    assert scene.row(job).state is JobState.SUCCEEDED
