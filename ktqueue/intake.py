@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ktqueue.admission import Admission
 from ktqueue.errors import Conflict, IdempotencyMismatch, LanesUnavailable, NotFound, Unavailable
@@ -156,25 +156,19 @@ class Intake:
         old = self.get(job_id)
         if old.state is not JobState.FAILED:
             raise Conflict(f"only a failed job can be retried; {job_id} is {old.state}")
-        self._admission.admit(old.model, 1)
-        now = self._store.now()
-        deadline = None if old.deadline_at is None else now + old.deadline_at - old.created_at
-        job = Job(
-            id=self._new_id(),
+        again = Submission(
             model=old.model,
             task=old.task,
             input=old.input,
             params=old.params,
-            created_at=now,
-            rank=rank(now, old.priority),
             priority=old.priority,
             max_attempts=old.max_attempts,
             metadata=old.metadata,
-            deadline_at=deadline,
-            retry_of=old.id,
+            deadline_s=None if old.deadline_at is None else (old.deadline_at - old.created_at) / 1000,
         )
-        self._store.add([job])
-        self._enqueue([job])
+        self._admit([again])
+        job = replace(self._job(again, self._store.now()), retry_of=old.id)
+        self._commit([job])
         return job
 
     def delete(self, job_id: str) -> None:

@@ -52,7 +52,7 @@ def configure_logging(settings: Settings) -> None:
         logging.getLogger(ours).setLevel(settings.log_level.upper())
 
 
-def in_each_child(prepare: Callable[[], None], stop: StopFlag, settings: Settings) -> None:
+def in_each_child(prepare: Callable[[], object], stop: StopFlag, settings: Settings) -> None:
     """Run ``prepare`` in every child before its first task; tell children of a stop, and of their parent's death."""
 
     def started(**_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 
 from celery import Celery
 
@@ -10,7 +11,6 @@ from ktqueue.bootstrap import bootstrap
 from ktqueue.celery_settings import DRAIN
 from ktqueue.errors import Unavailable
 from ktqueue.settings import Settings
-from ktqueue.sweep import Sweep
 from worker.app import StopFlag, in_each_child
 from worker.slot import Slot
 
@@ -23,23 +23,24 @@ logger = logging.getLogger(__name__)
 def serve_lane(app: Celery, settings: Settings, model: str) -> None:
     """Make this app's children slots of one lane."""
     stop = StopFlag()
-    slots: list[Slot] = []
-    in_each_child(lambda: slots.append(Slot(settings, model, stop)), stop, settings)
+    # Loaded before the first bell; a load that failed is tried again with the next.
+    slot = cache(lambda: Slot(settings, model, stop))
+    in_each_child(slot, stop, settings)
 
     @app.task(name=DRAIN)
     def drain(_model: str) -> int:
-        return slots[0].drain()
+        return slot().drain()
 
 
 def serve_light(app: Celery, settings: Settings) -> None:
     """Make this app's child the light worker: what is quick, and no model's business."""
-    sweeps: list[Sweep] = []
-    in_each_child(lambda: sweeps.append(bootstrap(settings).sweep), StopFlag(), settings)
+    swept = cache(lambda: bootstrap(settings).sweep)
+    in_each_child(swept, StopFlag(), settings)
 
     @app.task(name=SWEEP_TASK)
     def sweep() -> None:
         try:
-            sweeps[0]()
+            swept()()
         except Unavailable as error:
             logger.warning("the sweep goes on in a second: %s", error)
 
