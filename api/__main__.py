@@ -1,52 +1,70 @@
-"""``python -m api``: serve HTTP until told to stop, its settings read from the environment."""
+"""``python -m api [DESCRIPTOR]``: serve HTTP until told to stop, its settings read from the environment.
+
+The descriptor is a listening socket that was inherited and that others may accept from, too.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import math
+import multiprocessing
 import os
+import signal
+import socket
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from granian.constants import Interfaces
 from granian.log import LogLevels
-from granian.server import Server
 
-from api.app import log_to_stderr
+from api.app import create_app, log_to_stderr
+from api.edge import Edge
+from api.server import Server, stop_accepting
 from ktqueue.bootstrap import bootstrap
 from ktqueue.errors import ConfigurationError
 from ktqueue.process import die_with_parent
 from ktqueue.settings import Settings
-from ktqueue.supervisor import check_port
+from ktqueue.supervisor import listen
 
 EXIT_CONFIGURATION = 2
 
 
-def main(settings: Settings) -> None:
+def main(settings: Settings, arguments: Sequence[str]) -> None:
     """Serve. Raises ConfigurationError before the first worker process is started."""
     # For its complaints, which the workers would only make one by one; it connects to nothing.
     bootstrap(settings)
-    check_port(settings.host, settings.port)
+    listener = socket.socket(fileno=int(arguments[0])) if arguments else listen(settings.host, settings.port)
     die_with_parent(settings.grace_seconds)
     log_to_stderr(settings)
+    multiprocessing.set_start_method("fork")
     # What was imported up to here is the same in every worker: kept out of collections, it stays shared memory.
     gc.freeze()
+    # Without a successor to take them, connections are accepted to the end.
+    leave = partial(stop_accepting, listener.fileno()) if arguments else _nothing
     Server(
-        "api.app:from_environment",
-        address="127.0.0.1" if settings.host == "localhost" else settings.host,
-        port=settings.port,
-        interface=Interfaces.WSGI,
-        factory=True,
+        listener,
         workers=settings.api_workers,
-        blocking_threads=settings.api_threads,
         workers_kill_timeout=math.ceil(settings.grace_seconds),
-        # Its warnings are about the number of threads, most of which only ever wait.
         log_level=LogLevels.error,
-    ).serve()
+    ).serve(target_loader=partial(edge, settings, leave), wrap_loader=False)
+
+
+def edge(settings: Settings, stop_accepting: Callable[[], None]) -> Edge:
+    """What each worker process of the server calls, once it has been forked."""
+    die_with_parent(settings.grace_seconds)
+    # To see what a process is doing that does not answer: `kill -USR1` prints where each of its threads is.
+    faulthandler.register(signal.SIGUSR1)
+    return Edge(create_app(bootstrap(settings)), settings, stop_accepting)
+
+
+def _nothing() -> None:
+    return
 
 
 if __name__ == "__main__":
     try:
-        main(Settings.from_env(os.environ))
+        main(Settings.from_env(os.environ), sys.argv[1:])
     except ConfigurationError as error:
         print(f"ktqueue api: {error}", file=sys.stderr)  # noqa: T201 - there is no logging yet
         sys.exit(EXIT_CONFIGURATION)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 
 from flask import Flask
 
@@ -17,8 +16,6 @@ from api.health import HealthResource
 from api.jobs import Jobs
 from api.services import ApiServices
 from api.waits import Waits
-from ktqueue.bootstrap import bootstrap
-from ktqueue.process import die_with_parent
 from ktqueue.settings import Settings
 
 
@@ -37,14 +34,6 @@ def create_app(services: ApiServices) -> Flask:
     HealthResource(services).register(app)
     Docs(services).register(app)
     return app
-
-
-def from_environment() -> Flask:
-    """What each worker process of the server calls, once it has been forked. Raises ConfigurationError."""
-    settings = Settings.from_env(os.environ)
-    die_with_parent(settings.grace_seconds)
-    log_to_stderr(settings)
-    return create_app(bootstrap(settings))
 
 
 def log_to_stderr(settings: Settings) -> None:

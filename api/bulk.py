@@ -16,9 +16,10 @@ from api.representation import JOBS
 from api.schemas import BulkLine
 from api.services import ApiServices
 from api.submission import Submissions
-from ktqueue.errors import Invalid, KtqueueError, QueueFull, StoreUnavailable, TooLarge
+from ktqueue.errors import Invalid, KtqueueError, QueueFull, StoreUnavailable
 from ktqueue.intake import Intake, Submission
 
+BULK = f"{JOBS}:bulk"
 NDJSON = "application/x-ndjson"
 GROUP_JOBS = 500
 GROUP_BYTES = 4_000_000
@@ -36,7 +37,7 @@ class Bulk:
 
     def register(self, app: Flask) -> None:
         """Add the route."""
-        app.add_url_rule(f"{JOBS}:bulk", "submit_bulk", self.submit, methods=["POST"])
+        app.add_url_rule(BULK, "submit_bulk", self.submit, methods=["POST"])
 
     def submit(self) -> Answer:
         """A line for a line: what can be taken is taken, whatever the others are."""
@@ -60,7 +61,7 @@ def _groups(numbered: Iterable[Line]) -> Iterator[list[Line]]:
     size = 0
     for number, line in numbered:
         group.append((number, line))
-        size += 0 if isinstance(line, TooLarge) else len(line)
+        size += 0 if isinstance(line, Invalid) else len(line)
         if len(group) >= GROUP_JOBS or size >= GROUP_BYTES:
             yield group
             group, size = [], 0
@@ -92,8 +93,8 @@ class _Entry:
             outcomes |= self._submit(model, submissions)
         return [_answer(number, outcomes[number]) for number, _ in group]
 
-    def _parsed(self, line: bytes | TooLarge) -> Submission:
-        if isinstance(line, TooLarge):
+    def _parsed(self, line: bytes | Invalid) -> Submission:
+        if isinstance(line, Invalid):
             raise line
         return self._submissions.parse(decode(line))
 

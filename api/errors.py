@@ -52,6 +52,18 @@ class BodyTooLarge(TooLarge):
     """The whole body is over its bound."""
 
 
+class BodyStalled(Invalid):
+    """The body stopped coming, or came too slowly."""
+
+    code = "request_timeout"
+
+
+class TooBusy(Unavailable):
+    """As many bodies are on their way in as this process takes at once."""
+
+    code = "too_busy"
+
+
 class TooManyReaders(Unavailable):
     """Every place for readers of events is taken."""
 
@@ -75,6 +87,7 @@ STATUS: Mapping[type[KtqueueError], HTTPStatus] = {
     UnknownModel: HTTPStatus.NOT_FOUND,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
+    BodyStalled: HTTPStatus.REQUEST_TIMEOUT,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -118,12 +131,13 @@ def line_error(error: KtqueueError) -> LineError:
 
 def register(app: Flask) -> None:
     """Answer every exception with a problem."""
-    app.register_error_handler(KtqueueError, _refused)
+    app.register_error_handler(KtqueueError, refused)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
 
 
-def _refused(error: KtqueueError) -> Response:
+def refused(error: KtqueueError) -> Response:
+    """What a client is told of an error of the tree."""
     status = status_of(error)
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         return _unexpected(error)

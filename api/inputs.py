@@ -123,7 +123,7 @@ class EchoParams(TypedDict, total=False):
     """For tests: how long to take, and how to fail where models.toml allows it."""
 
     delay_ms: Annotated[int, Field(ge=0, le=600_000)]
-    fail: Literal["permanent", "retryable", "crash"]
+    fail: Literal["permanent", "retryable", "crash", "raise", "memory", "hang"]
 
 
 def _instant(value: object) -> int:

@@ -1,6 +1,8 @@
-"""/api/v1/jobs: submit, look, list, cancel, retry, delete."""
+"""/api/v1/jobs: submit, look, list, attempts, cancel, retry, delete."""
 
 from __future__ import annotations
+
+import time
 
 import orjson
 from flask import Flask, request
@@ -8,15 +10,20 @@ from flask import Flask, request
 from api.answers import JSON, Answer, answer, etag_of, retry_after
 from api.body import decode, read, require_type
 from api.cursor import JOB_ID
+from api.exchange import leaving
 from api.listing import FILTERS, METADATA, job_query, page
 from api.preferences import Preference, idempotency_key, preference
 from api.query import parameters, wait_seconds
-from api.representation import JOBS, job_body, path_of
+from api.representation import JOBS, attempt_body, job_body, path_of
+from api.schemas import AttemptList
 from api.services import ApiServices
 from api.submission import Submissions
 from api.waits import Waits
 from ktqueue.errors import NotFound, Unavailable
 from ktqueue.job import Job
+
+TURN_S = 2.0
+"""A wait asks this often whether its client is still there."""
 
 
 class Jobs:
@@ -36,6 +43,7 @@ class Jobs:
         app.add_url_rule(f"{JOBS}/<job_id>", "get_job", self.get, methods=["GET"])
         app.add_url_rule(f"{JOBS}/<job_id>", "delete_job", self.delete, methods=["DELETE"])
         app.add_url_rule(f"{JOBS}/<job_id>/cancel", "cancel_job", self.cancel, methods=["POST"])
+        app.add_url_rule(f"{JOBS}/<job_id>/attempts", "list_attempts", self.attempts, methods=["GET"])
         app.add_url_rule(f"{JOBS}/<job_id>/retry", "retry_job", self.retry, methods=["POST"])
 
     def submit(self) -> Answer:
@@ -81,6 +89,13 @@ class Jobs:
         parameters(request)
         return answer(job_body(self._intake.cancel(checked(job_id))))
 
+    def attempts(self, job_id: str) -> Answer:
+        """Who ran a job, when, and how that ended."""
+        parameters(request)
+        attempts = self._intake.attempts(checked(job_id))
+        body: AttemptList = {"object": "list", "data": [attempt_body(attempt) for attempt in attempts]}
+        return answer(body)
+
     def retry(self, job_id: str) -> Answer:
         """A new job like the failed one."""
         parameters(request)
@@ -102,7 +117,7 @@ class Jobs:
             if not free:
                 return job, False
             try:
-                return self._following.wait(job.id, preferred.wait_s), True
+                return self._wait(job.id, preferred.wait_s), True
             except Unavailable:
                 # It is committed: whatever is away now, the answer is that it was accepted.
                 return job, False
@@ -111,8 +126,17 @@ class Jobs:
         if wait_s:
             with self._waits.place() as free:
                 if free:
-                    return self._following.wait(job_id, wait_s)
+                    return self._wait(job_id, wait_s)
         return self._intake.get(job_id)
+
+    def _wait(self, job_id: str, wait_s: int) -> Job:
+        """The job once it has ended, or as it is after the wait; sooner, if the wait has become pointless."""
+        until = time.monotonic() + wait_s
+        while True:
+            left_s = max(0.0, until - time.monotonic())
+            job = self._following.wait(job_id, min(left_s, TURN_S))
+            if job.state.terminal or left_s <= TURN_S or leaving(request):
+                return job
 
 
 def checked(job_id: str) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from ktqueue.errors import TooLarge
+from api.errors import BodyStalled
+from ktqueue.errors import Invalid, TooLarge
 
 CHUNK = 65_536
 
-Line: TypeAlias = tuple[int, bytes | TooLarge]
+Line: TypeAlias = tuple[int, bytes | Invalid]
 """Its number, from 1, and what it says or why it was not taken."""
 
 
@@ -31,31 +32,48 @@ class Bounds:
 
 
 def lines(stream: Readable, bounds: Bounds) -> Iterator[Line]:
-    """Every line that is not blank. Past a bound of the whole there is one more, a TooLarge, and then no more."""
-    for taken, (number, line) in enumerate(_not_blank(_Body(stream, bounds.total_bytes), bounds.line_bytes)):
+    """Every line that is not blank. Where the rest is not taken there is one more, which says why.
+
+    Raises BodyStalled if the client sent nothing at all.
+    """
+    body = _Body(stream, bounds.total_bytes)
+    for taken, (number, line) in enumerate(_not_blank(body, bounds.line_bytes)):
         if taken == bounds.lines:
             yield number, TooLarge(f"there are more than {bounds.lines} jobs; from here on none was taken")
-            # Whoever still sends would take a closed connection for a failure.
-            while stream.read(CHUNK):
-                pass
+            body.drop()
             return
         yield number, line
 
 
 class _Body:
-    """Chunks up to a bound; ``cut`` once there was more."""
+    """Chunks up to a bound; ``fault`` is why there are no more, if that was not their end."""
 
     def __init__(self, stream: Readable, most: int) -> None:
         self._stream = stream
-        self._left = most
-        self.most = most
-        self.cut = False
+        self._most = most
+        self._taken = 0
+        self.fault: Invalid | None = None
 
     def chunk(self) -> bytes:
-        chunk = b"" if self.cut else self._stream.read(CHUNK)
-        self._left -= len(chunk)
-        self.cut = self._left < 0
-        return b"" if self.cut else chunk
+        if self.fault is not None:
+            return b""
+        try:
+            chunk = self._stream.read(CHUNK)
+        except BodyStalled as error:
+            if not self._taken:
+                raise
+            self.fault = error
+            return b""
+        self._taken += len(chunk)
+        if self._taken > self._most:
+            self.fault = TooLarge(f"the body is larger than {self._most} bytes; from here on no line was taken")
+            return b""
+        return chunk
+
+    def drop(self) -> None:
+        """Read what still comes: whoever still sends would take a closed connection for a failure."""
+        while self.chunk():
+            pass
 
 
 def _not_blank(body: _Body, longest: int) -> Iterator[Line]:
@@ -71,8 +89,8 @@ def _not_blank(body: _Body, longest: int) -> Iterator[Line]:
             if not inside_long:
                 yield number + 1, _bounded(rest, longest)
             rest, inside_long = b"", True
-    if body.cut:
-        yield number + 1, TooLarge(f"the body is larger than {body.most} bytes; from here on no line was taken")
+    if body.fault is not None:
+        yield number + 1, body.fault
     elif rest.strip() and not inside_long:
         yield number + 1, _bounded(rest, longest)
 

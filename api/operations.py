@@ -12,7 +12,18 @@ from api.errors import PROBLEM
 from api.inputs import JobRequest
 from api.listing import DEFAULT_JOBS, METADATA, MOST_IDS, MOST_JOBS
 from api.query import LONGEST_WAIT_S
-from api.schemas import BulkLine, EventFields, Health, JobBody, JobList, LaneList, ModelList, Problem, Readiness
+from api.schemas import (
+    AttemptList,
+    BulkLine,
+    EventFields,
+    Health,
+    JobBody,
+    JobList,
+    LaneList,
+    ModelList,
+    Problem,
+    Readiness,
+)
 from ktqueue.job import JobState
 
 EVENT_STREAM = "text/event-stream"
@@ -117,7 +128,7 @@ OPERATIONS = [
         "jobs",
         "Submit a job",
         {200: Reply("It has ended within the wait that was preferred.", JobBody), 202: ACCEPTED},
-        problems=(400, 404, 413, 415, 422, 429, 503),
+        problems=(400, 404, 408, 413, 415, 422, 429, 503),
         parameters=SUBMIT_HEADERS,
         body=JobRequest,
     ),
@@ -138,7 +149,7 @@ OPERATIONS = [
         "jobs",
         "Submit many jobs, one a line; the answer has a line for each",
         {200: Reply("What became of each line, in order.", BulkLine, media=NDJSON)},
-        problems=(400, 413, 415, 422),
+        problems=(400, 408, 413, 415, 422, 503),
         body=JobRequest,
         media=NDJSON,
     ),
@@ -189,6 +200,16 @@ OPERATIONS = [
         parameters=[JOB_ID],
     ),
     Operation(
+        "get",
+        "/api/v1/jobs/{job_id}/attempts",
+        "listAttempts",
+        "jobs",
+        "Who ran it, when, and how that ended",
+        {200: Reply("The attempts, the oldest first.", AttemptList)},
+        problems=(404, 422, 503),
+        parameters=[JOB_ID],
+    ),
+    Operation(
         "post",
         "/api/v1/jobs/{job_id}/retry",
         "retryJob",
@@ -213,6 +234,7 @@ OPERATIONS = [
 MEANINGS = {
     400: "It can't be read: broken JSON, header or cursor.",
     404: "There is no such job, or no such model.",
+    408: "The body came too slowly.",
     409: "The job's state does not allow this.",
     413: "The body is too large.",
     415: "The Content-Type is not the one that is taken here.",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from api.schemas import ErrorBody, JobBody, TimingBody, UsageBody
+from api.schemas import AttemptBody, ErrorBody, JobBody, TimingBody, UsageBody
 from api.times import rfc3339
 from ktqueue.intake import Place
-from ktqueue.job import Job
+from ktqueue.job import Attempt, Job, JobError
 
 JOBS = "/api/v1/jobs"
 UNKNOWN = Place()
@@ -28,7 +28,7 @@ def job_body(job: Job, place: Place = UNKNOWN, progress: float | None = None) ->
         "input": job.input,
         "params": job.params,
         "result": job.result,
-        "error": _error(job),
+        "error": _error(job.error),
         "priority": job.priority,
         "attempt": job.attempt,
         "max_attempts": job.max_attempts,
@@ -45,7 +45,26 @@ def job_body(job: Job, place: Place = UNKNOWN, progress: float | None = None) ->
         "usage": _usage(job),
         "timing": _timing(job),
         "retry_of": job.retry_of,
-        "links": {"self": path, "cancel": f"{path}/cancel", "events": f"{path}/events"},
+        "links": {
+            "self": path,
+            "cancel": f"{path}/cancel",
+            "events": f"{path}/events",
+            "attempts": f"{path}/attempts",
+        },
+    }
+
+
+def attempt_body(attempt: Attempt) -> AttemptBody:
+    """The JSON of one attempt."""
+    return {
+        "claim": attempt.claim,
+        "attempt": attempt.attempt,
+        "charged": attempt.charged,
+        "worker": attempt.worker,
+        "started_at": rfc3339(attempt.started_at),
+        "ended_at": _time(attempt.ended_at),
+        "outcome": attempt.outcome.value,
+        "error": _error(attempt.error),
     }
 
 
@@ -53,8 +72,7 @@ def _time(instant: int | None) -> str | None:
     return None if instant is None else rfc3339(instant)
 
 
-def _error(job: Job) -> ErrorBody | None:
-    error = job.error
+def _error(error: JobError | None) -> ErrorBody | None:
     if error is None:
         return None
     return {"code": error.code, "message": error.message, "retryable": error.retryable}

@@ -42,6 +42,7 @@ class JobLinks(TypedDict):
     self: str
     cancel: str
     events: str
+    attempts: str
 
 
 class JobBody(TypedDict):
@@ -81,6 +82,26 @@ class JobList(TypedDict):
     object: Literal["list"]
     data: list[JobBody]
     next_cursor: Annotated[str | None, Field(description="For the parameter `cursor`; null on the last page.")]
+
+
+class AttemptBody(TypedDict):
+    """One claim of a job by a worker."""
+
+    claim: Annotated[int, Field(ge=1, description="Numbers all claims of the job.")]
+    attempt: Annotated[int, Field(ge=1, description="Numbers those that are charged to the job.")]
+    charged: Annotated[bool, Field(description="False when how it ended was not held against the job.")]
+    worker: Annotated[str, Field(description="Host, process id, the process's start and the machine's.")]
+    started_at: Time
+    ended_at: Time | None
+    outcome: Literal["running", "succeeded", "failed", "cancelled", "expired", "crashed", "lease_lost", "given_back"]
+    error: ErrorBody | None
+
+
+class AttemptList(TypedDict):
+    """The attempts at a job, the oldest first."""
+
+    object: Literal["list"]
+    data: list[AttemptBody]
 
 
 class LineError(TypedDict):

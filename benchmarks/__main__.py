@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 import click
 
-from benchmarks import accept, bulk, drain, engines, idle, memory
+from benchmarks import accept, backlog, bulk, drain, engines, idle, memory
 from benchmarks.figures import Figure, show
 
 SCENARIOS = {
     "drain": drain.measure,
     "accept": accept.measure,
     "bulk": bulk.measure,
+    "backlog": backlog.measure,
     "idle": idle.measure,
     "memory": memory.measure,
     "engines": engines.measure,

@@ -19,9 +19,9 @@ def measure(*, quick: bool) -> list[Figure]:
     """Jobs per second of both sides, and how much of a core the load generator needed for it."""
     rounds, requests = (2, 500) if quick else (10, 1_000)
     with Ours.open() as ours, Theirs.open() as theirs, ours.serving() as our_port, theirs.serving() as their_port:
-        _load(ours, our_port, requests)  # to warm up
-        _load(theirs, their_port, requests)
-        loads = [(_load(ours, our_port, requests), _load(theirs, their_port, requests)) for _ in range(rounds)]
+        submits(ours, our_port, requests)  # to warm up
+        submits(theirs, their_port, requests)
+        loads = [(submits(ours, our_port, requests), submits(theirs, their_port, requests)) for _ in range(rounds)]
     our_rates, their_rates = zip(*((mine.rate, other.rate) for mine, other in loads), strict=True)
     our_share, their_share = zip(*((mine.own_share, other.own_share) for mine, other in loads), strict=True)
     return [
@@ -30,10 +30,11 @@ def measure(*, quick: bool) -> list[Figure]:
     ]
 
 
-def _load(side: Side, port: int, requests: int) -> Load:
+def submits(side: Side, port: int, requests: int) -> Load:
+    """Submit; raises RuntimeError if not every one was accepted and stored."""
     before = side.tally().states.get("queued", 0)
-    load = keep_busy(port, post(side.submit_path, BODY), requests=requests)
+    came = keep_busy(port, post(side.submit_path, BODY), requests=requests)
     stored = side.tally().states["queued"] - before
-    if load.statuses != {ACCEPTED: requests} or stored != requests:
-        raise RuntimeError(f"{side.name}: {load.statuses}, {stored} jobs stored; the last answer: {load.last!r}")
-    return load
+    if came.statuses != {ACCEPTED: requests} or stored != requests:
+        raise RuntimeError(f"{side.name}: {came.statuses}, {stored} jobs stored; the last answer: {came.last!r}")
+    return came

@@ -25,14 +25,14 @@ def measure(*, quick: bool) -> list[Figure]:
         theirs.preload(backlog)
         for _ in range(rounds):
             ours.preload(backlog)
-            our_rates.append(_rate(ours, backlog))
-            their_rates.append(_rate(theirs, taken))
-        _check(ours, finished=rounds * backlog)
-        _check(theirs, finished=rounds * taken)
+            our_rates.append(finish_rate(ours, backlog))
+            their_rates.append(finish_rate(theirs, taken))
+        check(ours, finished=rounds * backlog)
+        check(theirs, finished=rounds * taken)
     return [at_least_times(f"no-op jobs finished, {backlog:,} waiting, jobs/s", our_rates, their_rates, 10)]
 
 
-def _rate(side: Side, jobs: int) -> float:
+def finish_rate(side: Side, jobs: int) -> float:
     """Let workers finish at least ``jobs`` more; how many a second they did."""
     before = side.finished()
     until = time.monotonic() + STUCK_S
@@ -46,7 +46,8 @@ def _rate(side: Side, jobs: int) -> float:
     return (jobs - warm) / (times[-1] - times[warm - 1])
 
 
-def _check(side: Side, *, finished: int) -> None:
+def check(side: Side, *, finished: int) -> None:
+    """Raises RuntimeError unless every job that ended succeeded with its input as the result."""
     tally = side.tally()
     others = set(tally.states) - {"succeeded", "queued"}
     if tally.wrong or others or tally.states["succeeded"] < finished:

@@ -11,6 +11,8 @@ from benchmarks.side import THREADS, WORKERS, Side
 from ktqueue.bootstrap import bootstrap
 from ktqueue.intake import Submission
 from ktqueue.job import Task
+from ktqueue.lanes.redis import BACKLOG, RedisLanes
+from ktqueue.redis_client import connect
 from ktqueue.settings import Settings
 
 MODELS = '[models.echo]\nengine = "echo"\nmax_batch = 256\n'
@@ -51,6 +53,21 @@ class Ours(Side):
     def working(self) -> AbstractContextManager[Popen[bytes]]:
         """The lane's worker, with the one slot it has by default."""
         return running(python("worker", "lane", "echo"), self.settings().as_env(), log=self.log)
+
+    @contextmanager
+    def tended(self) -> Iterator[None]:
+        """Swept every second, by the light worker at beat's word."""
+        environment = self.settings().as_env()
+        with connect(self.settings().redis_url) as client:
+            lanes = RedisLanes(client, bell=lambda _: None)
+            client.delete(BACKLOG)
+            with (
+                running(python("worker", "beat"), environment, log=self.log),
+                running(
+                    python("worker", "light"), environment, log=self.log, ready=lambda: lanes.backlog() is not None
+                ),
+            ):
+                yield
 
     @contextmanager
     def serving(self) -> Iterator[int]:

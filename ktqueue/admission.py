@@ -1,74 +1,186 @@
-"""Whether a lane takes more: decided before anything is stored."""
+"""Whether there is room for more: decided before anything is stored."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
 
 from ktqueue.errors import LanesUnavailable, QueueFull
-from ktqueue.lanes.base import Lanes
-from ktqueue.store.base import Store
+from ktqueue.job import Job
+from ktqueue.lanes.base import Backlog, Lanes
+from ktqueue.store.base import LaneCensus, Store
 
 REFRESH_S = 0.25
+REFRESH_AWAY_S = 1.0
+"""Without Redis a reading counts every queued row."""
 LONGEST_RETRY_AFTER_S = 60
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most that may be queued: jobs in one lane, jobs in all of them, and bytes of their input and params.
+
+    Jobs scheduled for later are in none of the lanes yet, and count too.
+    """
+
+    lane: int
+    jobs: int
+    size: int
+
+
+def backlog_of(census: Sequence[LaneCensus], taken_at: int) -> Backlog:
+    """What lanes can't know of ``census``, which was taken at ``taken_at`` or a little after."""
+    later = {lane.model: lane.queued - lane.due for lane in census}
+    return Backlog(taken_at, later, sum(lane.size for lane in census))
+
+
 @dataclass(slots=True)
-class _Gauge:
-    read_at: float
-    depth: int
-    rate: float | None
+class _Reading:
+    """What is queued, with what was admitted since it was read. ``rates`` are jobs per second, where known."""
+
+    until: float
+    depths: Counter[str]
+    later: Counter[str]
+    size: int
+    rates: Mapping[str, float]
+    jobs: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Of all lanes together."""
+        return sum(self.rates.values())
+
+
+@dataclass(slots=True)
+class _Admitted:
+    """What this process admitted from ``since`` (the store's clock) to its next reading."""
+
+    since: int
+    later: Counter[str] = field(default_factory=Counter)
+    size: int = 0
 
 
 class Admission:
-    """Keeps each lane at or under ``max_queued`` waiting jobs, give or take what arrives within a refresh."""
+    """Keeps what is queued within ``bounds``, give or take what other processes admit between two readings.
+
+    Depths are read from the lanes every ``REFRESH_S``; what only the store knows, jobs for later and bytes, is as old
+    as the last sweep, and what this process admitted since is added.
+    """
 
     def __init__(
-        self, store: Store, lanes: Lanes, *, max_queued: int, clock: Callable[[], float] = time.monotonic
+        self, store: Store, lanes: Lanes, *, bounds: Bounds, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._store = store
         self._lanes = lanes
-        self._max_queued = max_queued
+        self._bounds = bounds
         self._clock = clock
-        self._gauges: dict[tuple[str, bool], _Gauge] = {}
+        self._models: set[str] = set()
+        self._reading: _Reading | None = None
+        self._admitted: deque[_Admitted] = deque()
+        self._lock = Lock()
 
-    def admit(self, model: str, jobs: int, *, scheduled: bool = False) -> None:
-        """Count ``jobs`` more in, or raise QueueFull with the time in which the lane makes room for them.
-
-        Jobs ``scheduled`` for later are in no lane yet: the store counts them, together with those that wait.
-        """
-        gauge = self._gauge(model, scheduled)
-        excess = gauge.depth + jobs - self._max_queued
-        if excess > 0:
-            seconds = math.ceil(excess / gauge.rate) if gauge.rate else LONGEST_RETRY_AFTER_S
-            raise QueueFull(
-                f"{gauge.depth} jobs wait for {model!r}; {self._max_queued} may",
-                retry_after_s=min(LONGEST_RETRY_AFTER_S, max(1, seconds)),
-            )
-        gauge.depth += jobs
+    def admit(self, jobs: Sequence[Job]) -> None:
+        """Count these in, all or none. Raises QueueFull with the time in which room is made for them."""
+        size = 0
+        counts: dict[str, int] = {}
+        for job in jobs:
+            size += job.size
+            counts[job.model] = counts.get(job.model, 0) + 1
+        with self._lock:
+            reading = self._current(counts.keys())
+            for model, count in counts.items():
+                self._check_lane(reading, model, count)
+            self._check_all(reading, len(jobs), size)
+            self._count(reading, jobs, size)
 
     def wait_s(self, model: str) -> float | None:
         """How long what was admitted last may wait for its turn, by the last reading; None is 'unknown'."""
-        gauge = self._gauges.get((model, False))
-        return gauge.depth / gauge.rate if gauge is not None and gauge.rate else None
+        reading = self._reading
+        rate = reading.rates.get(model) if reading is not None else None
+        return reading.depths[model] / rate if reading is not None and rate else None
 
-    def _gauge(self, model: str, scheduled: bool) -> _Gauge:
+    def _check_lane(self, reading: _Reading, model: str, jobs: int) -> None:
+        queued = reading.depths[model] + reading.later[model]
+        excess = queued + jobs - self._bounds.lane
+        if excess > 0:
+            raise QueueFull(
+                f"{queued} jobs wait for {model!r}; {self._bounds.lane} may",
+                retry_after_s=_seconds(excess, reading.rates.get(model, 0)),
+            )
+
+    def _check_all(self, reading: _Reading, jobs: int, size: int) -> None:
+        excess = reading.jobs + jobs - self._bounds.jobs
+        if excess > 0:
+            message = f"{reading.jobs} jobs wait in all lanes together; {self._bounds.jobs} may"
+            raise QueueFull(message, retry_after_s=_seconds(excess, reading.rate))
+        excess = reading.size + size - self._bounds.size
+        if excess > 0:
+            message = f"the jobs that wait are {reading.size} bytes; {self._bounds.size} may be"
+            bytes_per_s = reading.rate * reading.size / max(1, reading.jobs)
+            raise QueueFull(message, retry_after_s=_seconds(excess, bytes_per_s))
+
+    def _count(self, reading: _Reading, jobs: Sequence[Job], size: int) -> None:
+        admitted = self._admitted[-1]
+        for job in jobs:
+            if job.run_at is None:
+                reading.depths[job.model] += 1
+            else:
+                reading.later[job.model] += 1
+                admitted.later[job.model] += 1
+        reading.jobs += len(jobs)
+        reading.size += size
+        admitted.size += size
+
+    def _current(self, models: Collection[str]) -> _Reading:
         now = self._clock()
-        gauge = self._gauges.get((model, scheduled))
-        if gauge is None or now - gauge.read_at > REFRESH_S:
-            depth, rate = self._stored(model) if scheduled else self._waiting(model)
-            gauge = self._gauges[model, scheduled] = _Gauge(now, depth, rate)
-        return gauge
+        if self._reading is None or now > self._reading.until or not self._models.issuperset(models):
+            self._models.update(models)
+            self._reading = self._read(now)
+        return self._reading
 
-    def _waiting(self, model: str) -> tuple[int, float | None]:
+    def _read(self, now: float) -> _Reading:
+        began = _Admitted(self._store.now())
         try:
-            view = self._lanes.view(model)
+            reading, taken_at = self._read_lanes(now)
         except LanesUnavailable:
-            # Without Redis the store still knows how much waits; the bound holds through an outage.
-            return self._stored(model)
-        return view.depth, view.rate
+            # The store still knows how much waits; the bounds hold through an outage.
+            reading, taken_at = self._read_store(now)
+        self._admitted.append(began)
+        while len(self._admitted) > 1 and self._admitted[1].since <= taken_at:
+            self._admitted.popleft()
+        for admitted in self._admitted:
+            reading.later += admitted.later
+            reading.size += admitted.size
+        reading.jobs = reading.depths.total() + reading.later.total()
+        return reading
 
-    def _stored(self, model: str) -> tuple[int, None]:
-        return next((lane.queued for lane in self._store.census() if lane.model == model), 0), None
+    def _read_lanes(self, now: float) -> tuple[_Reading, int]:
+        backlog = self._lanes.backlog()
+        if backlog is None:
+            # Nobody swept of late. Whoever finds that out counts, for all.
+            census, taken_at = self._census()
+            backlog = backlog_of(census, taken_at)
+            self._lanes.tell_backlog(backlog)
+        views = self._lanes.views(self._models.union(backlog.later))
+        depths = Counter({model: view.depth for model, view in views.items()})
+        rates = {model: view.rate for model, view in views.items() if view.rate is not None}
+        return _Reading(now + REFRESH_S, depths, Counter(backlog.later), backlog.size, rates), backlog.taken_at
+
+    def _read_store(self, now: float) -> tuple[_Reading, int]:
+        census, taken_at = self._census()
+        backlog = backlog_of(census, taken_at)
+        depths = Counter({lane.model: lane.due for lane in census})
+        return _Reading(now + REFRESH_AWAY_S, depths, Counter(backlog.later), backlog.size, {}), taken_at
+
+    def _census(self) -> tuple[list[LaneCensus], int]:
+        taken_at = self._store.now()
+        return self._store.census(), taken_at
+
+
+def _seconds(excess: float, rate: float) -> int:
+    """Whole seconds in which ``excess`` of something is gone at ``rate`` of it per second."""
+    return min(LONGEST_RETRY_AFTER_S, max(1, math.ceil(excess / rate))) if rate else LONGEST_RETRY_AFTER_S

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ktqueue.admission import Admission
+from ktqueue.admission import Admission, Bounds
 from ktqueue.errors import ConfigurationError
 from ktqueue.events.redis import RedisEvents
 from ktqueue.execution import Execution
+from ktqueue.failpoints import Failpoints
 from ktqueue.following import Following
 from ktqueue.intake import Intake
 from ktqueue.lanes.bell import CeleryBell
 from ktqueue.lanes.redis import RedisLanes
+from ktqueue.liveness import is_dead
 from ktqueue.models import Catalogue, load_catalogue
+from ktqueue.recovery import Recovery
 from ktqueue.redis_client import connect
+from ktqueue.retention import Retention
 from ktqueue.settings import PREFIX, Settings
 from ktqueue.store.sql import SqlStore
 from ktqueue.sweep import Sweep
@@ -28,6 +32,7 @@ class Services:
     intake: Intake
     following: Following
     execution: Execution
+    recovery: Recovery
     sweep: Sweep
 
 
@@ -36,15 +41,20 @@ def bootstrap(settings: Settings) -> Services:
     if not settings.redis_url:
         raise ConfigurationError(f"{PREFIX}REDIS_URL: must be set here; only `ktqueue up` starts a server of its own")
     catalogue = load_catalogue(settings.models)
-    store = SqlStore(settings.sql_url)
+    points = Failpoints(settings.failpoints)
+    store = points.around("store", SqlStore(settings.sql_url))
     client = connect(settings.redis_url)
-    lanes = RedisLanes(client, CeleryBell(settings.redis_url))
-    events = RedisEvents(client)
+    bell = points.around("bell", CeleryBell(settings.redis_url))
+    lanes = points.around("lanes", RedisLanes(client, bell))
+    events = points.around("events", RedisEvents(client))
+    recovery = Recovery(store, lanes, events, is_dead=is_dead)
+    bounds = Bounds(lane=settings.max_queued, jobs=settings.max_queued_all, size=settings.max_queued_bytes)
     return Services(
         settings=settings,
         catalogue=catalogue,
-        intake=Intake(store, lanes, events, Admission(store, lanes, max_queued=settings.max_queued)),
+        intake=Intake(store, lanes, events, Admission(store, lanes, bounds=bounds)),
         following=Following(store, events),
         execution=Execution(store, lanes, events, lease_ms=int(settings.lease_seconds * 1000)),
-        sweep=Sweep(store, lanes, events),
+        recovery=recovery,
+        sweep=Sweep(store, lanes, events, recovery, Retention(store, days=settings.retention_days)),
     )

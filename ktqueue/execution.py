@@ -7,9 +7,10 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from ktqueue.blame import blame
 from ktqueue.errors import LanesUnavailable
 from ktqueue.events.base import END, REQUEUED, Event, EventId, Events
-from ktqueue.job import Job, JobError, JobState, JsonObject, Usage, Verdict, fence_of
+from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, JsonObject, Usage, Verdict, fence_of
 from ktqueue.lanes.base import Entry, Lanes
 from ktqueue.retry import Backoff, retry_at
 from ktqueue.store.base import Store
@@ -17,6 +18,9 @@ from ktqueue.store.base import Store
 logger = logging.getLogger(__name__)
 
 Settled = tuple[Job, Verdict]
+
+LEASE_STEPS = 3
+"""A lease outlasts so many steps as slow as the slowest of late; or it would run out on a worker that is well."""
 
 
 class Execution:
@@ -43,10 +47,11 @@ class Execution:
         """Note that the lane's bell was heard. Must come before the first claim, so that no later job is missed."""
         self._lanes.answer(model)
 
-    def claim(self, model: str, limit: int, *, token: str, worker: str) -> list[Job]:
+    def claim(self, model: str, limit: int, *, token: str, worker: str, step_s: float = 0.0) -> list[Job]:
         """Pull up to ``limit`` jobs from the lane and make them running under ``token``.
 
-        Raises LanesUnavailable, StoreUnavailable; ids pulled and not claimed are brought back by the sweep.
+        ``step_s`` is what a step of the engine may take. Raises LanesUnavailable, StoreUnavailable; ids pulled and not
+        claimed are brought back by the sweep.
         """
         ids = self._lanes.pull(model, limit)
         if not ids:
@@ -54,9 +59,25 @@ class Execution:
         if len(ids) == limit:
             # There may be more than this slot can hold: wake another. One that is alone hears it and finds nothing.
             self._lanes.ring(model)
-        jobs = self._store.claim(ids, token=token, worker=worker, lease_ms=self._lease_ms)
-        self.publish([Event(job.id, EventId(job.claims, 0), "state", {"state": "running"}) for job in jobs])
+        jobs = self._store.claim(ids, token=token, worker=worker, lease_ms=self._lease(step_s))
+        self._tell_running(jobs)
         return jobs
+
+    def has_suspects(self, model: str) -> bool:
+        """Whether jobs wait that may have killed their process. Raises StoreUnavailable."""
+        return self._store.has_suspects(model)
+
+    def claim_suspects(self, model: str, limit: int, *, token: str, worker: str, step_s: float = 0.0) -> list[Job]:
+        """Claim suspects that may share an engine with each other, and with nobody else. Raises StoreUnavailable."""
+        jobs = self._store.claim_suspects(model, limit, token=token, worker=worker, lease_ms=self._lease(step_s))
+        self._tell_running(jobs)
+        return jobs
+
+    def _lease(self, step_s: float) -> int:
+        return max(self._lease_ms, int(LEASE_STEPS * step_s * 1000))
+
+    def _tell_running(self, jobs: Sequence[Job]) -> None:
+        self.publish([Event(job.id, EventId(job.claims, 0), "state", {"state": "running"}) for job in jobs])
 
     def success(self, job: Job, result: JsonObject, usage: Usage | None, largest_batch: int) -> Settled:
         """The verdict on a job whose engine gave a result."""
@@ -67,6 +88,12 @@ class Execution:
         again = retry_at(job, error, now=self._store.now(), backoff=self._backoff, jitter=self._jitter())
         state = JobState.FAILED if again is None else JobState.QUEUED
         return job, Verdict(fence_of(job), state, error=error, run_at=again)
+
+    def crash(self, jobs: Sequence[Job]) -> list[Settled]:
+        """The verdicts on all jobs that were in an engine when it broke."""
+        verdicts = blame(jobs, ENGINE_CRASHED, now=self._store.now(), backoff=self._backoff, jitter=self._jitter())
+        by_id = {job.id: job for job in jobs}
+        return [(by_id[verdict.fence.job_id], verdict) for verdict in verdicts]
 
     def settle(self, settled: Sequence[Settled]) -> set[str]:
         """Commit a group of verdicts in one transaction and tell who waits. Raises StoreUnavailable, then repeat.
@@ -81,23 +108,24 @@ class Execution:
 
     def give_back(self, jobs: Sequence[Job]) -> None:
         """Put running jobs back in their lanes, the attempt not charged. Raises StoreUnavailable."""
-        given = self.settle([(job, Verdict(fence_of(job), JobState.QUEUED, charged=False)) for job in jobs])
+        back = [(job, Verdict(fence_of(job), JobState.QUEUED, charged=False, company=job.company)) for job in jobs]
+        given = self.settle(back)
         try:
-            self._lanes.add([Entry(job.model, job.id, job.rank) for job in jobs if job.id in given])
+            self._lanes.add([Entry(job.model, job.id, job.rank) for job in jobs if job.id in given and not job.company])
         except LanesUnavailable as error:
-            logger.warning("%d jobs given back wait for the sweep: %s", len(given), error)
+            logger.debug("%d jobs given back wait for the sweep: %s", len(given), error)
 
-    def renew(self, token: str, jobs: Sequence[Job]) -> set[str]:
+    def renew(self, token: str, jobs: Sequence[Job], *, step_s: float = 0.0) -> set[str]:
         """Renew the leases of ``jobs``; the ids of those that are no longer ours. Raises StoreUnavailable."""
         ids = [job.id for job in jobs]
-        return set(ids) - self._store.renew(token, ids, lease_ms=self._lease_ms)
+        return set(ids) - self._store.renew(token, ids, lease_ms=self._lease(step_s))
 
     def cancels(self, model: str, mark: str) -> tuple[list[str], str]:
         """Ids that slots of this lane should drop, asked for since ``mark``."""
         try:
             return self._lanes.cancels(model, mark)
         except LanesUnavailable as error:
-            logger.warning("cancels of %s can't be read: %s", model, error)
+            logger.debug("cancels of %s can't be read: %s", model, error)
             return [], mark
 
     def publish(self, events: Sequence[Event]) -> None:
@@ -107,14 +135,14 @@ class Execution:
         try:
             self._events.publish(events)
         except LanesUnavailable as error:
-            logger.warning("%d events are not published: %s", len(events), error)
+            logger.debug("%d events are not published: %s", len(events), error)
 
     def _count(self, models: Iterable[str]) -> None:
         try:
             for model, jobs in Counter(models).items():
                 self._lanes.count_finished(model, jobs)
         except LanesUnavailable as error:
-            logger.warning("finished jobs are not counted: %s", error)
+            logger.debug("finished jobs are not counted: %s", error)
 
 
 def _end_event(job: Job, verdict: Verdict) -> Event:

@@ -83,7 +83,7 @@ class Following:
         try:
             return self._events.read(job_id, after, wait_s=min(wait_s, LOOK_AGAIN_S))
         except LanesUnavailable as error:
-            logger.warning("events of %s can't be read, asking the store instead: %s", job_id, error)
+            logger.debug("events of %s can't be read, asking the store instead: %s", job_id, error)
             self._sleep(min(wait_s, LOOK_AGAIN_BLIND_S))
             return []
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ktqueue.admission import Admission
-from ktqueue.errors import Conflict, IdempotencyMismatch, LanesUnavailable, NotFound, Unavailable
+from ktqueue.errors import Conflict, IdempotencyMismatch, LanesUnavailable, NotFound, QueueFull, Unavailable
 from ktqueue.events.base import Events
 from ktqueue.gathering import Gathering
 from ktqueue.history import terminal_event
-from ktqueue.job import Job, JobState, JsonObject, Task, new_job_id
+from ktqueue.job import Attempt, Job, JobState, JsonObject, Task, last_attempt, new_job_id, size_of
 from ktqueue.lanes.base import Entry, Lanes
 from ktqueue.rank import DEFAULT_PRIORITY, rank
-from ktqueue.store.base import IdempotencyKey, JobQuery, LaneCensus, Store
+from ktqueue.store.base import IdempotencyKey, JobQuery, Kept, LaneCensus, Store
 
 logger = logging.getLogger(__name__)
 
@@ -78,27 +77,37 @@ class Intake:
 
         Raises QueueFull; IdempotencyMismatch if ``key`` was used for something else; StoreUnavailable.
         """
-        self._admit([submission])
         job = self._job(submission, self._store.now())
+        try:
+            self._admission.admit([job])
+        except QueueFull:
+            # A lane that is full now was not when this request was accepted, if it is here for the second time.
+            kept = None if key is None else self._store.kept(key.key)
+            if key is None or kept is None:
+                raise
+            return self._replayed(kept, key), False
         if key is None:
             self._gather(job)
             return job, True
         kept = self._store.add_once(job, key)
+        if not kept.created:
+            return self._replayed(kept, key), False
+        self._enqueue([job])
+        return job, True
+
+    def _replayed(self, kept: Kept, key: IdempotencyKey) -> Job:
         if kept.digest != key.digest:
             raise IdempotencyMismatch(
                 "this key was used before, with another request; use a new key for a new request",
                 field="Idempotency-Key",
             )
-        if not kept.created:
-            return self.get(kept.job_id), False
-        self._enqueue([job])
-        return job, True
+        return self.get(kept.job_id)
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[Job]:
         """Accept a group in one transaction, all or none. Raises QueueFull, StoreUnavailable."""
-        self._admit(submissions)
         now = self._store.now()
         jobs = [self._job(submission, now) for submission in submissions]
+        self._admission.admit(jobs)
         self._commit(jobs)
         return jobs
 
@@ -108,6 +117,14 @@ class Intake:
         if job is None:
             raise NotFound(f"there is no job {job_id}")
         return job
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """Every attempt at a job, oldest first; the last may be under way. Raises NotFound."""
+        # In this order an attempt that ends in between is told at least once.
+        job = self.get(job_id)
+        ended = self._store.attempts(job_id)
+        last = last_attempt(job)
+        return ended if last is None or any(kept.claim == last.claim for kept in ended) else [*ended, last]
 
     def search(self, query: JobQuery) -> list[Job]:
         """Jobs that match, newest first."""
@@ -166,8 +183,8 @@ class Intake:
             metadata=old.metadata,
             deadline_s=None if old.deadline_at is None else (old.deadline_at - old.created_at) / 1000,
         )
-        self._admit([again])
         job = replace(self._job(again, self._store.now()), retry_of=old.id)
+        self._admission.admit([job])
         self._commit([job])
         return job
 
@@ -205,11 +222,6 @@ class Intake:
             return str(error)
         return "ok"
 
-    def _admit(self, submissions: Sequence[Submission]) -> None:
-        groups = Counter((submission.model, submission.run_at is not None) for submission in submissions)
-        for (model, scheduled), jobs in groups.items():
-            self._admission.admit(model, jobs, scheduled=scheduled)
-
     def _job(self, submission: Submission, now: int) -> Job:
         due_at = max(now, submission.run_at or now)
         return Job(
@@ -225,6 +237,7 @@ class Intake:
             metadata=submission.metadata,
             run_at=due_at if due_at > now else None,
             deadline_at=None if submission.deadline_s is None else now + int(submission.deadline_s * 1000),
+            size=size_of(submission.input, submission.params),
         )
 
     def _commit(self, jobs: Sequence[Job]) -> None:
@@ -237,7 +250,7 @@ class Intake:
             self._lanes.add(entries)
         except LanesUnavailable as error:
             # They are committed, so they are accepted: the sweep brings them into their lanes.
-            logger.warning("%d accepted jobs wait for the sweep: %s", len(entries), error)
+            logger.debug("%d accepted jobs wait for the sweep: %s", len(entries), error)
 
     def _announce_cancel(self, before: Job, job: Job) -> None:
         try:
@@ -248,4 +261,4 @@ class Intake:
             self._events.publish([terminal_event(job)])
         except LanesUnavailable as error:
             # The store has it, so no worker can finish the job: one that runs it learns at its next heartbeat.
-            logger.warning("the cancel of %s is not announced: %s", job.id, error)
+            logger.debug("the cancel of %s is not announced: %s", job.id, error)

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+import orjson
+
 JsonObject: TypeAlias = dict[str, Any]
 
 
@@ -85,7 +87,9 @@ class Job:
     """One request for inference.
 
     ``attempt`` counts the claims that are charged to the job (never above ``max_attempts``); ``claims`` counts
-    all of them and orders the job's events; ``token`` names the claim that holds it now.
+    all of them and orders the job's events; ``token`` names the claim that holds it now. ``company`` is set while a
+    job is suspected of having killed its process: the most that may share an engine with it, itself included.
+    ``size`` is the bytes of input and params, as JSON.
     """
 
     id: str
@@ -113,15 +117,51 @@ class Job:
     error: JobError | None = None
     usage: Usage | None = None
     largest_batch: int | None = None
+    company: int | None = None
+    size: int = 0
+
+
+class Outcome(StrEnum):
+    """How one attempt ended; RUNNING while it has not."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    CRASHED = "crashed"
+    LEASE_LOST = "lease_lost"
+    GIVEN_BACK = "given_back"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One claim of a job: who ran it, when, and how that ended.
+
+    ``claim`` numbers all claims of a job from 1; ``attempt`` those that are charged to it, so one that is not
+    ``charged`` has the number of the next.
+    """
+
+    claim: int
+    attempt: int
+    charged: bool
+    worker: str
+    started_at: int
+    ended_at: int | None
+    outcome: Outcome
+    error: JobError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """What a write about a running job must still match, or it changes nothing."""
+    """What a write about a running job must still match, or it changes nothing.
+
+    By the number of the claim and not of the attempt, which an uncharged one gives back to the next.
+    """
 
     job_id: str
     token: str
-    attempt: int
+    claim: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +169,8 @@ class Verdict:
     """What is to become of one running job.
 
     ``state`` is SUCCEEDED (with ``result``), FAILED (with ``error``), or QUEUED: to be tried again at ``run_at``,
-    with ``charged=False`` when the attempt is given back because it was no fault of the job's.
+    with ``charged=False`` when the attempt is given back because it was no fault of the job's, and with ``company``
+    while the job is a suspect.
     """
 
     fence: Fence
@@ -140,13 +181,48 @@ class Verdict:
     largest_batch: int | None = None
     run_at: int | None = None
     charged: bool = True
+    company: int | None = None
+
+
+ENGINE_CRASHED = JobError("engine_crashed", "the process that ran this job died", retryable=True)
+LEASE_LOST = JobError("lease_lost", "the worker that ran this job stopped answering", retryable=True)
+
+_OUTCOMES = {ENGINE_CRASHED.code: Outcome.CRASHED, LEASE_LOST.code: Outcome.LEASE_LOST}
+
+
+def outcome_of(state: JobState, error: JobError | None) -> Outcome:
+    """How the attempt ended that left a job in ``state`` with ``error``."""
+    if error is not None:
+        return _OUTCOMES.get(error.code, Outcome.FAILED)
+    return Outcome.GIVEN_BACK if state is JobState.QUEUED else Outcome(state)
+
+
+def last_attempt(job: Job) -> Attempt | None:
+    """The attempt that the job itself still tells of: the one that runs, or the last of one that has ended."""
+    if job.worker is None or job.started_at is None:
+        return None
+    return Attempt(
+        claim=job.claims,
+        attempt=job.attempt,
+        charged=True,
+        worker=job.worker,
+        started_at=job.started_at,
+        ended_at=job.finished_at,
+        outcome=outcome_of(job.state, job.error),
+        error=job.error,
+    )
 
 
 def fence_of(job: Job) -> Fence:
     """The fence of a job that is running."""
     if job.token is None:
         raise ValueError(f"{job.id} is {job.state}, so no claim holds it")
-    return Fence(job.id, job.token, job.attempt)
+    return Fence(job.id, job.token, job.claims)
+
+
+def size_of(*documents: JsonObject) -> int:
+    """Bytes of documents as JSON."""
+    return sum(len(orjson.dumps(document)) for document in documents)
 
 
 def new_job_id() -> str:

@@ -14,6 +14,8 @@ POLL_S = 0.25
 AFTER_GRACE_S = 2.0
 """What a process may take once its grace is over: to give jobs back, close connections and leave."""
 PR_SET_PDEATHSIG = 1
+READY_FD = "READY_FD"
+"""Names, in a process's environment, the descriptor that it writes to once it is ready."""
 
 
 def die_with_parent(grace_s: float) -> None:
@@ -41,3 +43,9 @@ def end_with_parent() -> None:
     """Between fork and exec of a program that is not ours: let the kernel end it with its parent (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def announce() -> None:
+    """Tell whoever started this process that it is ready, if they asked to be told."""
+    if descriptor := os.environ.get(READY_FD):
+        os.write(int(descriptor), b"\n")

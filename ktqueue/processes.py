@@ -1,9 +1,13 @@
-"""Keep a set of child processes running: start in order, restart with back-off, stop within a bound, leave none."""
+"""Keep a set of child processes running: start in order, restart what ends, stop within a bound, leave none.
+
+A rolling restart replaces them one after the other.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import subprocess
 import time
@@ -11,25 +15,35 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
-from ktqueue.process import AFTER_GRACE_S, end_with_parent
+from ktqueue.process import AFTER_GRACE_S, READY_FD, end_with_parent
 
 TICK_S = 0.1
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 15.0
 SETTLED_S = 30.0
 """A child that ran this long is believed healthy: its next death starts the back-off anew."""
+HASTY_S = 1.0
+"""An end with status 0 is an orderly one, unless it comes sooner than this."""
+START_TIMEOUT_S = 60.0
+STDIN = 0
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run. ``serves_others``: started before the rest, and stopped after it."""
+    """What to run.
+
+    ``serves_others``: started before the rest, stopped after it, and left alone by a rolling restart.
+    ``overlaps``: in a rolling restart its successor is started beside it, and has to `announce` itself.
+    """
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
     serves_others: bool = False
+    overlaps: bool = False
+    inherits: Sequence[int] = ()
     ready: Callable[[], bool] = field(default=lambda: True)
 
 
@@ -38,37 +52,71 @@ class _Child:
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        self.wanted = False
+        """Whether it is to run: to be started, and again whenever it has ended."""
         self._process: subprocess.Popen[bytes] | None = None
+        self._ear: int | None = None
+        self._announced = False
         self._started_at = 0.0
         self._backoff_s = FIRST_BACKOFF_S
         self._start_at = 0.0
 
-    def start(self) -> None:
-        self._started_at = time.monotonic()
-        self._process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
-            list(self.program.argv),
-            env=dict(self.program.env),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C in the terminal reaches the supervisor alone, which stops in order
-            preexec_fn=end_with_parent,  # noqa: PLW1509 - this process has one thread
-        )
-
     def tend(self) -> None:
-        """Start again what has died, once its back-off is over; leave alone what was never started."""
+        """Start what is to run: at once at first and after an orderly end, else once its back-off is over."""
         now = time.monotonic()
-        if not self._started_at:
+        if not self.wanted:
             return
         if self._process is not None and (code := self._process.poll()) is not None:
             self.signal(signal.SIGKILL)  # what it may have left of its group
             self._process = None
-            if now - self._started_at > SETTLED_S:
-                self._backoff_s = FIRST_BACKOFF_S
-            self._back_off(now, f"ended with {_said(code)}")
+            self._has_ended(now, code)
         elif self._process is None and now >= self._start_at:
             try:
-                self.start()
+                self._start()
             except OSError as error:
                 self._back_off(now, f"can't be started: {error.strerror}")
+
+    def _start(self) -> None:
+        self._started_at = time.monotonic()
+        self._stop_listening()
+        self._ear, mouth = os.pipe()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
+                list(self.program.argv),
+                env={**self.program.env, READY_FD: str(mouth)},
+                stdin=subprocess.DEVNULL,
+                pass_fds=(*self.program.inherits, mouth),
+                start_new_session=True,  # a Ctrl-C in the terminal reaches the supervisor alone, which stops in order
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - this process has one thread
+            )
+        finally:
+            os.close(mouth)
+
+    def ready(self) -> bool:
+        """Whether it runs and does what its program promises; one that overlaps must have announced itself."""
+        if self._process is None or (self.program.overlaps and not self._has_announced()):
+            return False
+        return self.program.ready()
+
+    def _has_announced(self) -> bool:
+        if not self._announced and self._ear is not None and select.select([self._ear], [], [], 0)[0]:
+            self._announced = os.read(self._ear, 1) != b""
+        return self._announced
+
+    def _stop_listening(self) -> None:
+        self._announced = False
+        if self._ear is not None:
+            os.close(self._ear)
+            self._ear = None
+
+    def _has_ended(self, now: float, code: int) -> None:
+        lived_s = now - self._started_at
+        if lived_s > SETTLED_S:
+            self._backoff_s = FIRST_BACKOFF_S
+        if code == 0 and lived_s > HASTY_S:
+            logger.info("%s has ended in good order; again at once", self.program.name)
+        else:
+            self._back_off(now, f"ended with {_said(code)}")
 
     def _back_off(self, now: float, why: str) -> None:
         logger.warning("%s %s; again in %.1f s", self.program.name, why, self._backoff_s)
@@ -83,49 +131,95 @@ class _Child:
         except ProcessLookupError:
             logger.debug("%s is gone already", self.program.name)
 
-    def bury(self) -> None:
-        """Wait for a process that was killed, so that it is gone when this returns."""
-        if self._process is not None:
-            self._process.wait()
-
     def gone(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
+    def kill(self) -> None:
+        """End it and its group, whatever is left of them; it is gone when this returns."""
+        self.signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+        self._stop_listening()
+
 
 class Supervisor:
-    """Runs programs until SIGTERM or SIGINT, then ends them all within about ``grace_s`` + 4 s."""
+    """Runs programs until SIGTERM or SIGINT, then ends them all within about ``grace_s`` + 4 s.
+
+    SIGHUP replaces them one after the other, without those that serve the others.
+    """
 
     def __init__(self, programs: Sequence[Program], *, grace_s: float) -> None:
         self._servers = [_Child(program) for program in programs if program.serves_others]
         self._others = [_Child(program) for program in programs if not program.serves_others]
         self._grace_s = grace_s
         self._stopping = False
+        self._rolling = False
+        self._in_terminal = os.isatty(STDIN)
 
-    def run(self, on_ready: Callable[[], None], *, start_timeout_s: float = 60.0) -> int:
+    def run(self, on_ready: Callable[[], None], *, start_timeout_s: float = START_TIMEOUT_S) -> int:
         """Start everything, call ``on_ready`` once all are ready, tend until told to stop; the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._hang_up)
         try:
-            return self._run(on_ready, time.monotonic() + start_timeout_s)
+            return self._run(on_ready, start_timeout_s)
         finally:
             self._end(self._others, self._grace_s)
             self._end(self._servers, 0.0)
 
-    def _run(self, on_ready: Callable[[], None], start_until: float) -> int:
+    def _run(self, on_ready: Callable[[], None], start_timeout_s: float) -> int:
+        start_until = time.monotonic() + start_timeout_s
         for children in (self._servers, self._others):
             for child in children:
-                child.start()
-            while not self._stopping and not all(child.program.ready() for child in children):
-                if time.monotonic() > start_until:
-                    waiting = [child.program.name for child in children if not child.program.ready()]
+                child.wanted = True
+            for child in children:
+                if not self._tend_until(child.ready, start_until - time.monotonic()) and not self._stopping:
+                    waiting = [each.program.name for each in children if not each.ready()]
                     logger.error("not ready in time: %s", ", ".join(waiting))
                     return 1
-                self._tend()
         if not self._stopping:
             on_ready()
         while not self._stopping:
             self._tend()
+            if self._rolling:
+                self._roll(start_timeout_s)
         return 0
+
+    def _roll(self, start_timeout_s: float) -> None:
+        """Replace each program's process; no further once a new one does not get ready."""
+        self._rolling = False
+        logger.info("a rolling restart begins")
+        for old in list(self._others):
+            new = _Child(old.program)
+            self._others.insert(self._others.index(old), new)
+            if not old.program.overlaps:
+                self._dismiss(old)
+            new.wanted = True
+            if not self._tend_until(new.ready, start_timeout_s):
+                if old in self._others:
+                    self._dismiss(new)
+                logger.error("%s was not ready in time: the rolling restart ends here", new.program.name)
+                return
+            self._dismiss(old)
+        logger.info("everything has been restarted")
+
+    def _dismiss(self, child: _Child) -> None:
+        """End one that has been replaced, within the grace."""
+        child.wanted = False
+        child.signal(signal.SIGTERM, group=False)
+        self._tend_until(child.gone, self._grace_s + AFTER_GRACE_S)
+        if not self._stopping and child in self._others:
+            child.kill()
+            self._others.remove(child)
+
+    def _tend_until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Whether the condition came true in time; told to stop, it does not wait for it."""
+        until = time.monotonic() + seconds
+        while not condition():
+            if self._stopping or time.monotonic() > until:
+                return False
+            self._tend()
+        return True
 
     def _tend(self) -> None:
         for child in self._servers + self._others:
@@ -135,6 +229,13 @@ class Supervisor:
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
 
+    def _hang_up(self, _number: int, _frame: FrameType | None) -> None:
+        """The same signal says that the terminal was closed: then there is no terminal any more."""
+        if self._in_terminal and not os.isatty(STDIN):
+            self._stopping = True
+        else:
+            self._rolling = True
+
     @staticmethod
     def _end(children: Sequence[_Child], grace_s: float) -> None:
         for child in children:
@@ -143,8 +244,7 @@ class Supervisor:
         while time.monotonic() < until and not all(child.gone() for child in children):
             time.sleep(TICK_S / 2)
         for child in children:
-            child.signal(signal.SIGKILL)  # of its group too, whatever is left
-            child.bury()
+            child.kill()
 
 
 def _said(code: int) -> str:

@@ -54,14 +54,31 @@ class Settings(BaseModel):
     max_body_bytes: Count = Field(default=2_000_000, description="Largest body of one job.")
     max_bulk_bytes: Count = Field(default=100_000_000, description="Largest body of a bulk submit.")
     max_bulk_lines: Count = Field(default=50_000, description="Most jobs in a bulk submit.")
-    max_queued: Count = Field(default=1_000_000, description="Most jobs waiting in one lane; beyond it, 429.")
+    max_queued: Count = Field(
+        default=1_000_000,
+        description="Most jobs waiting in one lane, those scheduled for later included; beyond it, 429.",
+    )
+    max_queued_all: Count = Field(default=2_000_000, description="Most jobs waiting in all lanes together.")
+    max_queued_bytes: Annotated[int, Field(ge=1, le=1_000_000_000_000_000)] = Field(
+        default=10_000_000_000, description="Most bytes of input and params of all jobs that wait."
+    )
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
+        default=30, description="How long a job is kept after it has ended, with its result, attempts and key."
+    )
     lease_seconds: Seconds = Field(
         default=8.0, description="How long a claim is believed without a sign of life from its worker."
     )
     heartbeat_seconds: Seconds = Field(default=2.0, description="How often a worker renews its leases.")
+    step_seconds: Seconds = Field(
+        default=60.0, description="How long one step of an engine may take; its process is then killed and replaced."
+    )
     sweep_seconds: Seconds = Field(default=1.0, description="How often the sweep repairs what a death left undone.")
     grace_seconds: Seconds = Field(
-        default=5.0, description="How long a worker told to stop may take to finish what it has."
+        default=30.0,
+        description="How long a worker told to stop may take to finish what it has; 5.0 under `ktqueue up`.",
+    )
+    failpoints: str = Field(
+        default="", description="A folder in which tests name the places where a process shall be killed."
     )
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
         default="info", description="debug, info, warning or error."

@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from ktqueue.models import Catalogue, load_catalogue
 from ktqueue.processes import Program, Supervisor
 from ktqueue.settings import Settings
 
+BACKLOG = 1024
+"""Connections that may wait to be accepted."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -27,14 +30,14 @@ def up(settings: Settings) -> int:
     _log_plainly(settings)
     catalogue = load_catalogue(settings.models)
     check_models(catalogue, list(catalogue))
-    check_port(settings.host, settings.port)
+    listener = listen(settings.host, settings.port)
     home = hold_home(settings.home)
     try:
         own_redis = not settings.redis_url
         if own_redis:
             settings = settings.model_copy(update={"redis_url": f"unix://{socket_path(settings.home)}"})
         migrate(settings)
-        programs = [*([_redis(settings)] if own_redis else []), *_roles(settings, list(catalogue))]
+        programs = [*([_redis(settings)] if own_redis else []), *_roles(settings, list(catalogue), listener)]
         return Supervisor(programs, grace_s=settings.grace_seconds).run(
             lambda: print(_banner(settings, catalogue), flush=True)
         )
@@ -66,15 +69,17 @@ def check_models(catalogue: Catalogue, models: Sequence[str]) -> None:
                 raise ConfigurationError(f"model {model!r}: needs torch and transformers: install ktqueue[models]")
 
 
-def check_port(host: str, port: int) -> None:
-    """Raises ConfigurationError if nothing can listen there."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises ConfigurationError if none can."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as error:
+        listener.close()
         raise ConfigurationError(f"can't listen on {host}:{port}: {error.strerror}") from error
+    return listener
 
 
 def hold_home(home: Path) -> int:
@@ -115,21 +120,42 @@ def _redis(settings: Settings) -> Program:
     return Program("redis", argv, dict(os.environ), serves_others=True, ready=lambda: answers(path))
 
 
-def _roles(settings: Settings, models: Sequence[str]) -> list[Program]:
+def _roles(settings: Settings, models: Sequence[str], listener: socket.socket) -> list[Program]:
     return [
-        _python("api", settings, "api", ready=lambda: _api_ready(settings)),
+        _api(settings, listener),
         *(_lane(settings, model) for model in models),
-        _python("light", settings, "worker", "light"),
-        _python("beat", settings, "worker", "beat"),
+        _worker("light", settings, "light"),
+        _worker("beat", settings, "beat"),
     ]
 
 
+def _api(settings: Settings, listener: socket.socket) -> Program:
+    """Its socket is ours: while no process accepts from it, connections wait instead of being refused."""
+    descriptor = listener.fileno()
+    return Program(
+        "api",
+        _python("api", str(descriptor)),
+        _environment(settings),
+        overlaps=True,
+        inherits=[descriptor],
+        ready=lambda: _api_ready(settings),
+    )
+
+
+def _worker(name: str, settings: Settings, *arguments: str) -> Program:
+    return Program(name, _python("worker", *arguments), _environment(settings))
+
+
 def _lane(settings: Settings, model: str) -> Program:
-    return _python(f"lane {model}", settings, "worker", "lane", model)
+    return _worker(f"lane {model}", settings, "lane", model)
 
 
-def _python(name: str, settings: Settings, *arguments: str, ready: Callable[[], bool] = lambda: True) -> Program:
-    return Program(name, [sys.executable, "-m", *arguments], {**os.environ, **settings.as_env()}, ready=ready)
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    return {**os.environ, **settings.as_env()}
 
 
 def _api_ready(settings: Settings) -> bool:

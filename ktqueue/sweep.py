@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ktqueue.events.base import REQUEUED, Event, EventId, Events
+from ktqueue.admission import backlog_of
+from ktqueue.events.base import Events
 from ktqueue.history import terminal_event
-from ktqueue.job import Job, JobError, JobState, Verdict, fence_of
+from ktqueue.job import JobState
 from ktqueue.lanes.base import Entry, Lanes
-from ktqueue.retry import Backoff, retry_at
+from ktqueue.recovery import Recovery
+from ktqueue.retention import Retention
 from ktqueue.store.base import LaneCensus, Store, Waiting
 
 GROUP = 500
@@ -19,8 +21,10 @@ PAGE = 1_000
 PAGES_A_SWEEP = 5
 """How many pages of a long lane are compared in one sweep; the next goes on from there."""
 PAGES_WHEN_EMPTY = 500
-
-LEASE_LOST = JobError("lease_lost", "the worker that ran this job died or stopped answering", retryable=True)
+CENSUS_SHARE = 0.1
+"""The most of its time that goes into counting: it takes half a second where a million jobs wait."""
+LONGEST_CENSUS_S = 5.0
+"""Though it is never older than this."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,7 @@ class Repairs:
     expired: int
     woken: int
     requeued: int
+    pruned: int = 0
 
 
 class Sweep:
@@ -43,53 +48,33 @@ class Sweep:
         store: Store,
         lanes: Lanes,
         events: Events,
+        recovery: Recovery,
+        retention: Retention,
         *,
-        backoff: Backoff = Backoff(),  # noqa: B008 - frozen, so sharing it is safe
-        jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._lanes = lanes
         self._events = events
-        self._backoff = backoff
-        self._jitter = jitter
+        self._recovery = recovery
+        self._retention = retention
+        self._clock = clock
+        self._counted: Sequence[LaneCensus] = ()
+        self._count_at = clock()
         self._reached: dict[str, Waiting | None] = {}
 
     def __call__(self) -> Repairs:
         """One round. Raises StoreUnavailable or LanesUnavailable: the next round does what this one could not."""
         repairs = Repairs(
-            recovered=self._recover_lapsed(),
+            recovered=self._recovery.of_the_dead() + self._recovery.of_the_silent(),
             expired=self._expire_overdue(),
             woken=self._wake_due(),
-            requeued=sum(self._repair_lane(lane) for lane in self._store.census() if lane.due),
+            requeued=sum(self._repair_lane(lane) for lane in self._census()),
+            pruned=self._retention(),
         )
         if repairs != Repairs(0, 0, 0, 0):
             logger.info("%s", repairs)
         return repairs
-
-    def _recover_lapsed(self) -> int:
-        """Jobs whose worker died: tried again after a back-off, or failed."""
-        jobs = self._store.lapsed(GROUP)
-        now = self._store.now()
-        verdicts = [self._verdict(job, now) for job in jobs]
-        changed = self._store.finish(verdicts, only_lapsed=True)
-        for job, verdict in zip(jobs, verdicts, strict=True):
-            if job.id in changed:
-                self._tell_recovered(job, verdict)
-        return len(changed)
-
-    def _verdict(self, job: Job, now: int) -> Verdict:
-        again = retry_at(job, LEASE_LOST, now=now, backoff=self._backoff, jitter=self._jitter())
-        state = JobState.FAILED if again is None else JobState.QUEUED
-        return Verdict(fence_of(job), state, error=LEASE_LOST, run_at=again)
-
-    def _tell_recovered(self, job: Job, verdict: Verdict) -> None:
-        if verdict.state is JobState.QUEUED:
-            requeued = Event(job.id, EventId(job.claims, REQUEUED), "state", {"state": "queued"})
-            self._events.publish([requeued])
-        else:
-            self._tell_ended([job.id])
-        # Should its worker live after all, it need not work on in vain.
-        self._lanes.ask_cancel(job.model, [job.id])
 
     def _expire_overdue(self) -> int:
         jobs = self._store.expire(GROUP)
@@ -107,14 +92,27 @@ class Sweep:
 
     def _wake_due(self) -> int:
         jobs = self._store.wake(GROUP)
-        self._lanes.add([Entry(job.model, job.id, job.rank) for job in jobs])
+        self._lanes.add([Entry(job.model, job.id, job.rank) for job in jobs if job.company is None])
         return len(jobs)
+
+    def _census(self) -> Sequence[LaneCensus]:
+        """What is queued, as last counted; of late, unless counting takes long. Whoever admits more is told."""
+        began = self._clock()
+        if began >= self._count_at:
+            taken_at = self._store.now()
+            self._counted = self._store.census()
+            took = self._clock() - began
+            self._lanes.tell_backlog(backlog_of(self._counted, taken_at))
+            self._count_at = began + min(took / CENSUS_SHARE, LONGEST_CENSUS_S)
+        return self._counted
 
     def _repair_lane(self, lane: LaneCensus) -> int:
         """Add what the store says is due and the lane does not hold; ring if anything waits.
 
         The head, which runs next, is compared in each sweep; of a long lane the rest in turns.
         """
+        if not (lane.due or lane.suspects):
+            return 0
         depth = self._lanes.view(lane.model).depth
         added = 0
         if lane.due > depth:

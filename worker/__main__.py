@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
 from ktqueue.celery_settings import lane_queue
 from ktqueue.errors import KtqueueError
@@ -26,6 +26,8 @@ def main(arguments: Sequence[str], settings: Settings) -> None:
     """Become the process that ``arguments`` name; returns when it was told to stop."""
     # Celery warns root because a message could carry a pickle. Ours are JSON and nothing else is taken.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    # Celery says at length, whenever a broker is lost, what another major version of it will do.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     app = create_app(settings)
     match arguments:
         case ["lane", model]:
@@ -37,8 +39,7 @@ def main(arguments: Sequence[str], settings: Settings) -> None:
             app.worker_main(_worker("light", LIGHT_QUEUE, 1))
         case ["beat"]:
             schedule(app, settings)
-            # The plain scheduler keeps its times in memory, so beat leaves no file behind.
-            app.start(["--quiet", "beat", "--scheduler=celery.beat:Scheduler", "--loglevel=WARNING"])
+            app.start(["--quiet", "beat", "--loglevel=WARNING"])
         case _:
             sys.exit(USAGE)
 

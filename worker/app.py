@@ -13,7 +13,7 @@ from collections.abc import Callable
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_shutting_down
 
-from ktqueue.celery_settings import celery_settings
+from ktqueue.celery_settings import celery_app
 from ktqueue.process import watch_parent
 from ktqueue.settings import Settings
 
@@ -38,8 +38,7 @@ class StopFlag:
 
 def create_app(settings: Settings) -> Celery:
     """A Celery app without tasks, for whichever role asks."""
-    app = Celery("ktqueue")
-    app.conf.update(celery_settings(settings.redis_url))
+    app = celery_app(settings.redis_url, current=True)
     app.conf.worker_proc_alive_timeout = LOAD_TIMEOUT_S
     setup_logging.connect(lambda **_: configure_logging(settings), weak=False)
     return app

@@ -1,7 +1,8 @@
 """The drain loop: pull, claim, submit, step, settle, pull more, until the lane is empty and nothing is in flight.
 
 One thread, one engine, one lane. Members join the batch and leave it between any two steps. Leases are renewed
-between steps, so a step that hangs stops renewing and the jobs are given to someone else.
+between steps, so a step that hangs stops renewing and the jobs are given to someone else. Suspects of a crash run with
+nobody but each other.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
 from ktqueue.errors import StoreUnavailable, Unavailable
@@ -20,6 +22,8 @@ from worker.engines.base import Delta, Engine, Failed, Finished, Output, Progres
 
 PAUSE_S = 0.2
 """Between tries while a part we depend on does not answer and there is nothing else to do."""
+SUSPECTS_S = 1.0
+"""How often to look for suspects."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +36,10 @@ class EngineBroken(Exception):
 
 
 class Runner:
-    """Drains one lane through one engine. ``stopping`` is asked between steps; ``grace_s`` bounds what follows."""
+    """Drains one lane through one engine. ``stopping`` is asked between steps; ``grace_s`` bounds what follows.
+
+    Each step is run under ``watchdog``.
+    """
 
     def __init__(
         self,
@@ -44,6 +51,7 @@ class Runner:
         heartbeat_s: float,
         grace_s: float,
         stopping: Callable[[], bool],
+        watchdog: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - it has no state
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -54,17 +62,22 @@ class Runner:
         self._heartbeat_s = heartbeat_s
         self._grace_s = grace_s
         self._stopping = stopping
+        self._watchdog = watchdog
         self._clock = clock
         self._sleep = sleep
         self._held: dict[str, Job] = {}
         self._ended: list[tuple[Job, Ending]] = []
         self._join_at = 0.0
+        self._renew_at = 0.0
         self._mark = ""
+        self._apart = False
+        self._look_at = 0.0
+        self._step_s = 0.0
 
     def drain(self) -> int:
         """Run until the lane is empty; how many jobs were claimed.
 
-        Raises EngineBroken, its jobs settled as failed attempts; Unavailable, while nothing is held.
+        Raises EngineBroken, its jobs given back as suspects; Unavailable, while nothing is held.
         """
         token = uuid.uuid4().hex
         self._held.clear()
@@ -72,7 +85,7 @@ class Runner:
         self._execution.answer(self._model)
         _, self._mark = self._execution.cancels(self._model, self._mark)
         claimed = 0
-        renewed_at = self._clock()
+        self._renew_at = self._clock() + self._heartbeat_s
         stop_at: float | None = None
         while True:
             if stop_at is None and self._stopping():
@@ -87,21 +100,19 @@ class Runner:
             self._drop_cancelled(token)
             self._step()
             self._settle()
-            if self._clock() - renewed_at >= self._heartbeat_s:
+            if self._clock() >= self._renew_at:
                 self._renew(token)
-                renewed_at = self._clock()
 
     def _join(self, token: str) -> int:
         """Fill the engine; not while results wait for the database, which would not let us claim either."""
-        room = self._engine.capacity()
-        if room == 0 or self._ended or self._clock() < self._join_at:
+        if self._ended or self._clock() < self._join_at:
             return 0
         try:
-            jobs = self._execution.claim(self._model, room, token=token, worker=self._worker)
+            jobs = self._claim(token)
         except Unavailable as error:
             if not self._held:
                 raise
-            logger.warning("nothing can join the batch: %s", error)
+            logger.debug("nothing can join the batch: %s", error)
             self._join_at = self._clock() + PAUSE_S
             return 0
         # We may have lost the lease of one that we hold, and here it is again. The older attempt is void.
@@ -111,12 +122,44 @@ class Runner:
             self._engine.submit(Request(job.id, job.task, job.input, job.params))
         return len(jobs)
 
+    def _claim(self, token: str) -> list[Job]:
+        """What may join the batch: from the lane; or suspects, for whom it must be empty, and is then closed."""
+        if self._held and self._apart:
+            return []
+        self._apart = False
+        room = self._engine.capacity()
+        if self._suspects_wait():
+            if self._held:
+                return []
+            suspects = self._execution.claim_suspects(
+                self._model, room, token=token, worker=self._worker, step_s=self._step_s
+            )
+            self._apart = bool(suspects)
+            if suspects:
+                return suspects
+        if not room:
+            return []
+        return self._execution.claim(self._model, room, token=token, worker=self._worker, step_s=self._step_s)
+
+    def _suspects_wait(self) -> bool:
+        """Once there are some, the next are looked for at once."""
+        now = self._clock()
+        if now < self._look_at:
+            return False
+        waiting = self._execution.has_suspects(self._model)
+        self._look_at = now if waiting else now + SUSPECTS_S
+        return waiting
+
     def _step(self) -> None:
+        began = self._clock()
         try:
-            outputs = self._engine.step()
+            with self._watchdog:
+                outputs = self._engine.step()
         except Exception as error:
-            self._abandon(error)
+            self._abandon()
             raise EngineBroken(f"{type(error).__name__}: {error}") from error
+        # The slowest of late: one that was slow once is forgotten by and by.
+        self._step_s = max(self._clock() - began, 0.9 * self._step_s)
         events = [event for output in outputs if (event := self._event(output)) is not None]
         self._execution.publish(events)
         endings = [output for output in outputs if isinstance(output, Finished | Failed)]
@@ -140,12 +183,30 @@ class Runner:
         if not self._ended:
             return
         try:
-            self._execution.settle([self._verdict(job, ending) for job, ending in self._ended])
+            self._commit(self._ended)
         except StoreUnavailable as error:
-            logger.warning("%d results wait for the database: %s", len(self._ended), error)
+            logger.debug("%d results wait for the database: %s", len(self._ended), error)
             self._sleep(PAUSE_S)
         else:
             self._ended.clear()
+
+    def _commit(self, ended: Sequence[tuple[Job, Ending]]) -> None:
+        try:
+            self._execution.settle([self._verdict(job, ending) for job, ending in ended])
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            # One of them can't be stored, and the others must not suffer from it.
+            if len(ended) > 1:
+                for one in ended:
+                    self._commit([one])
+                return
+            job, ending = ended[0]
+            if isinstance(ending, Failed):
+                raise
+            logger.exception("the result of %s can't be stored", job.id)
+            fault = JobError("engine_error", f"the result can't be stored: {type(error).__name__}")
+            self._commit([(job, Failed(job.id, fault))])
 
     def _verdict(self, job: Job, ending: Ending) -> Settled:
         if isinstance(ending, Failed):
@@ -155,10 +216,13 @@ class Runner:
     def _renew(self, token: str) -> None:
         jobs = [*self._held.values(), *(job for job, _ in self._ended)]
         try:
-            lost = self._execution.renew(token, jobs)
+            lost = self._execution.renew(token, jobs, step_s=self._step_s)
         except StoreUnavailable as error:
-            logger.warning("%d leases are not renewed: %s", len(jobs), error)
+            logger.debug("%d leases are not renewed: %s", len(jobs), error)
+            # They may be taken for lost the moment the database is back, so it must be us who gets there first.
+            self._renew_at = self._clock() + PAUSE_S
             return
+        self._renew_at = self._clock() + self._heartbeat_s
         self._drop(sorted(lost))
         self._ended = [(job, ending) for job, ending in self._ended if job.id not in lost]
 
@@ -173,12 +237,15 @@ class Runner:
             if self._held.pop(job_id, None) is not None:
                 self._engine.cancel(job_id)
 
-    def _abandon(self, error: Exception) -> None:
-        """The engine is broken: every member's attempt failed. What can't be written now goes back by its lease."""
-        fault = JobError("engine_error", f"the engine failed: {type(error).__name__}", retryable=True)
-        self._ended += [(job, Failed(job.id, fault)) for job in self._held.values()]
+    def _abandon(self) -> None:
+        """The engine is broken. What can't be written now is brought back when this process is seen to be gone."""
+        jobs = list(self._held.values())
         self._held.clear()
         self._settle()
+        try:
+            self._execution.settle(self._execution.crash(jobs))
+        except StoreUnavailable as error:
+            logger.warning("%d jobs of a broken engine are not given back: %s", len(jobs), error)
 
     def _give_back(self) -> None:
         jobs = list(self._held.values())

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import sys
 import time
 from collections.abc import Callable
 
 from ktqueue.bootstrap import bootstrap
 from ktqueue.errors import Unavailable
+from ktqueue.liveness import identity
 from ktqueue.models import ModelSpec
 from ktqueue.settings import Settings
 from worker.engines import registry
 from worker.engines.base import Engine
 from worker.runner import EngineBroken, Runner
+from worker.watchdog import Watchdog
+
+LEAVING_S = 0.5
+"""Kept of the grace for what comes after the last step: Celery takes its time to end a child and then its parent."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,11 @@ class Slot:
         load: Callable[[ModelSpec], Engine] = registry.load,
     ) -> None:
         services = bootstrap(settings)
+        try:
+            # This process may be here in place of one that died. Loading takes long, so its jobs are let go first.
+            services.recovery.of_the_dead()
+        except Unavailable as error:
+            logger.warning("%s: what the dead held is left to the sweep: %s", model, error)
         began = time.monotonic()
         engine = load(services.catalogue[model])
         logger.info("%s: ready after %.1f s", model, time.monotonic() - began)
@@ -40,10 +48,11 @@ class Slot:
             services.execution,
             engine,
             model=model,
-            worker=f"{socket.gethostname()}:{os.getpid()}",
+            worker=identity(),
             heartbeat_s=settings.heartbeat_seconds,
-            grace_s=settings.grace_seconds,
+            grace_s=max(0.0, settings.grace_seconds - LEAVING_S),
             stopping=stopping,
+            watchdog=Watchdog(settings.step_seconds),
         )
 
     def drain(self) -> int:

@@ -12,6 +12,7 @@ from ktqueue.celery_settings import DRAIN
 from ktqueue.errors import Unavailable
 from ktqueue.settings import Settings
 from worker.app import StopFlag, in_each_child
+from worker.beat import sparing
 from worker.slot import Slot
 
 SWEEP_TASK = "ktqueue.sweep"
@@ -48,6 +49,7 @@ def serve_light(app: Celery, settings: Settings) -> None:
 def schedule(app: Celery, settings: Settings) -> None:
     """What beat sends, and when. A sweep that was not heard in time is dropped: the next is on its way."""
     every = settings.sweep_seconds
+    app.conf.beat_scheduler = sparing(settings.redis_url)
     app.conf.beat_schedule = {
         "sweep": {"task": SWEEP_TASK, "schedule": every, "options": {"queue": LIGHT_QUEUE, "expires": every}}
     }

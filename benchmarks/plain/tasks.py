@@ -19,11 +19,12 @@ celery.conf.update(
 
 @celery.task
 def run(job_id: int) -> None:
-    """The no-op: the result is the input."""
+    """The no-op: the result is the input, after the ``delay_ms`` in it, if there are any."""
     with Session.begin() as session:
         job = session.get_one(Job, job_id)
         if job.state == "succeeded":
             return  # a message may come twice
+        time.sleep(job.input.get("delay_ms", 0) / 1000)
         job.result = job.input
         job.state = "succeeded"
         job.finished_at = time.time()

@@ -35,11 +35,11 @@ class App:
     sleep: Callable[[float], None] = time.sleep
     become: Callable[[str, list[str]], None] = _exec
 
-    def settings(self) -> Settings:
-        """The service's settings. Raises ConfigurationError."""
-        from ktqueue.settings import Settings
+    def settings(self, **defaults: str) -> Settings:
+        """The service's settings; ``defaults`` are for what the environment leaves out. Raises ConfigurationError."""
+        from ktqueue.settings import PREFIX, Settings
 
-        return Settings.from_env(self.environ)
+        return Settings.from_env({PREFIX + name.upper(): value for name, value in defaults.items()} | {**self.environ})
 
 
 class Unsuccessful(click.ClickException):

@@ -21,7 +21,8 @@ def up(app: App) -> None:
     """Serve everything here, in the foreground, until Ctrl-C."""
     from ktqueue.supervisor import up as serve
 
-    sys.exit(serve(app.settings()))
+    # Somebody waits at a terminal for it to end.
+    sys.exit(serve(app.settings(grace_seconds="5")))
 
 
 @click.command()

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import cast
 
 import orjson
-import redis
 
 from ktqueue.events.base import END, Event, EventId
-from ktqueue.redis_client import ANSWER_S, served
+from ktqueue.redis_client import ANSWER_S, Client
 
 KEPT = 4096
 KEPT_MS = 600_000
@@ -42,7 +41,7 @@ _Entries = list[tuple[str, dict[str, str]]]
 class RedisEvents:
     """Events on one Redis (not a cluster). A waiting reader holds a connection of the client's pool."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
         self._publish = client.register_script(PUBLISH)
 
@@ -50,7 +49,7 @@ class RedisEvents:
         """Append, in order; an event whose id is not above its job's last is dropped. Raises LanesUnavailable."""
         if not events:
             return
-        with served():
+        with self._client.served():
             self._publish(args=[orjson.dumps([_packed(event) for event in events])])
 
     def read(self, job_id: str, after: EventId, *, wait_s: float) -> list[Event]:
@@ -59,7 +58,7 @@ class RedisEvents:
         while True:
             left_ms = int((deadline - time.monotonic()) * 1000)
             block = min(left_ms, LONGEST_BLOCK_MS) if left_ms > 0 else None  # 0 would mean for ever
-            with served():
+            with self._client.served():
                 streams = self._client.xread({f"ktq:events:{job_id}": str(after)}, block=block)
             if streams:
                 return _events(job_id, cast("list[tuple[str, _Entries]]", streams)[0][1])
@@ -68,7 +67,7 @@ class RedisEvents:
 
     def latest(self, job_id: str) -> Event | None:
         """The newest event, if any is kept."""
-        with served():
+        with self._client.served():
             entries = cast("_Entries", self._client.xrevrange(f"ktq:events:{job_id}", count=1))
         return next(iter(_events(job_id, entries)), None)
 

@@ -6,7 +6,7 @@ Any method may raise LanesUnavailable.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,23 @@ class LaneView:
 
     depth: int
     rate: float | None
+
+
+BACKLOG_MS = 10_000
+"""A backlog that is not told anew in this time is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What the store said at ``taken_at`` (its clock, Unix ms) and lanes can't know.
+
+    ``later``: by lane, the queued jobs that it does not hold, for their time has not come or they run apart.
+    ``size``: bytes of everything that is queued.
+    """
+
+    taken_at: int
+    later: Mapping[str, int]
+    size: int
 
 
 class Lanes(Protocol):
@@ -51,6 +68,15 @@ class Lanes(Protocol):
 
     def view(self, model: str) -> LaneView:
         """Depth and rate."""
+
+    def views(self, models: Collection[str]) -> dict[str, LaneView]:
+        """The same of several lanes at once."""
+
+    def tell_backlog(self, backlog: Backlog) -> None:
+        """Leave it for every process to read, for ``BACKLOG_MS``."""
+
+    def backlog(self) -> Backlog | None:
+        """The one that was told last; None if that is too long ago."""
 
     def ring(self, model: str) -> None:
         """Wake a worker of this lane, unless a bell is already pending."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from celery import Celery
 from kombu.exceptions import OperationalError
 
-from ktqueue.celery_settings import DRAIN, celery_settings, lane_queue
+from ktqueue.celery_settings import DRAIN, celery_app, lane_queue
 from ktqueue.errors import LanesUnavailable
-from ktqueue.redis_client import connect, served
+from ktqueue.redis_client import connect
 
 
 class CeleryBell:
@@ -15,13 +14,12 @@ class CeleryBell:
 
     def __init__(self, redis_url: str) -> None:
         self._redis = connect(redis_url)
-        self._celery = Celery("ktqueue", set_as_current=False)
-        self._celery.conf.update(celery_settings(redis_url))
+        self._celery = celery_app(redis_url, current=False)
 
     def __call__(self, model: str) -> None:
         """Wake one worker, in about a second or not at all; raises LanesUnavailable."""
         queue = lane_queue(model)
-        with served():
+        with self._redis.served():
             # While every slot is busy nobody takes bells in: one that waits is enough, more would pile up.
             waiting = self._redis.llen(queue)
         if waiting:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
-from ktqueue.lanes.base import Entry, LaneView
+from ktqueue.lanes.base import BACKLOG_MS, Backlog, Entry, LaneView
 from ktqueue.lanes.pace import SPANS, pace, span_of
 
-BELL_MS = 5_000
+BELL_MS = 1_000
 CANCELS_KEPT = 10_000
 
 
@@ -42,6 +42,7 @@ class MemoryLanes:
         self._bell = bell
         self._clock = clock
         self._lanes: defaultdict[str, _Lane] = defaultdict(_Lane)
+        self._backlog: tuple[Backlog, int] | None = None
         self._lock = Lock()
 
     def ping(self) -> None:
@@ -87,6 +88,19 @@ class MemoryLanes:
         with self._lock:
             lane = self._lanes[model]
             return LaneView(len(lane.order), pace(lane.finished, self._clock()))
+
+    def views(self, models: Collection[str]) -> dict[str, LaneView]:
+        """The same of several lanes at once."""
+        return {model: self.view(model) for model in models}
+
+    def tell_backlog(self, backlog: Backlog) -> None:
+        """Leave it for every process to read, for ``BACKLOG_MS``."""
+        self._backlog = backlog, self._clock() + BACKLOG_MS
+
+    def backlog(self) -> Backlog | None:
+        """The one that was told last; None if that is too long ago."""
+        told = self._backlog
+        return told[0] if told is not None and self._clock() < told[1] else None
 
     def ring(self, model: str) -> None:
         """Wake a worker of this lane, unless a bell is already pending."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ktqueue.job import Job, JobState, Verdict
+from ktqueue.job import Attempt, Job, JobState, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,35 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class LaneCensus:
-    """What the store knows of one lane. ``due`` counts queued jobs whose time has come."""
+    """What the store knows of one lane.
+
+    ``due`` counts queued jobs whose time has come, ``suspects`` those of them that run apart and so are in no lane
+    (``due`` does not count them). ``size`` is the bytes of what is queued.
+    """
 
     model: str
     queued: int
     due: int
     running: int
     oldest_due_at: int | None
+    suspects: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who runs jobs under one token."""
+
+    token: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How many jobs were deleted, and the id to go on after; None if the rest is too young."""
+
+    jobs: int
+    reached: str | None
 
 
 class Store(Protocol):
@@ -82,6 +104,9 @@ class Store(Protocol):
     def add_once(self, job: Job, key: IdempotencyKey) -> Kept:
         """Commit ``job`` unless the key is there already; concurrent callers get one and the same job."""
 
+    def kept(self, key: str) -> Kept | None:
+        """What an add under this key made, if there was one."""
+
     def get(self, job_id: str) -> Job | None:
         """The job as it is now."""
 
@@ -91,8 +116,14 @@ class Store(Protocol):
     def claim(self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int) -> list[Job]:
         """Make running, under ``token``, those that are queued, due and within their deadline; in the order of ids.
 
-        A claimed job has attempt + 1, claims + 1, started_at now, and a lease of ``lease_ms``.
+        A claimed job has attempt + 1, claims + 1, started_at now, and a lease of ``lease_ms``. Suspects are left alone.
         """
+
+    def has_suspects(self, model: str) -> bool:
+        """Whether a suspect waits whose time has come."""
+
+    def claim_suspects(self, model: str, limit: int, *, token: str, worker: str, lease_ms: int) -> list[Job]:
+        """Claim suspects, those first that may have the most company, and as many as may share an engine."""
 
     def renew(self, token: str, ids: Sequence[str], *, lease_ms: int) -> set[str]:
         """Extend the leases that ``token`` still holds; the ids of those (the others are lost to the caller)."""
@@ -100,8 +131,8 @@ class Store(Protocol):
     def finish(self, verdicts: Sequence[Verdict], *, only_lapsed: bool = False) -> set[str]:
         """Apply what is still fenced, drop the rest; the ids that changed.
 
-        A QUEUED verdict clears token, worker, lease and started_at and, if uncharged, takes the attempt back.
-        With ``only_lapsed`` a job whose lease is still good is left alone.
+        A QUEUED verdict keeps the attempt as a row of its own, clears token, worker, lease and started_at and, if
+        uncharged, takes the attempt back. With ``only_lapsed`` a job whose lease is still good is left alone.
         """
 
     def cancel(self, job_id: str) -> Job | None:
@@ -112,6 +143,15 @@ class Store(Protocol):
 
     def lapsed(self, limit: int) -> list[Job]:
         """Running jobs whose lease has run out."""
+
+    def holders(self) -> list[Holder]:
+        """Every token under which something runs."""
+
+    def held(self, token: str) -> list[Job]:
+        """What runs under ``token``."""
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """The attempts after which the job was queued again, oldest first. The last one is told by the job itself."""
 
     def wake(self, limit: int) -> list[Job]:
         """Queued jobs whose ``run_at`` has come: it is cleared, so each is told once; those jobs, earliest first."""
@@ -124,3 +164,6 @@ class Store(Protocol):
 
     def delete(self, job_id: str) -> bool:
         """Delete a terminal job; whether one was deleted."""
+
+    def prune(self, before: int, *, after: str, limit: int) -> Pruned:
+        """Delete what ended before ``before``, of the ``limit`` jobs whose ids follow ``after``; "" is before all."""

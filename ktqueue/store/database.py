@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from ktqueue.breaker import Breaker
 from ktqueue.errors import ConfigurationError, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ SESSION = {
     "sqlite": ("PRAGMA busy_timeout = 5000", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL"),
     "postgresql": (
         "SET lock_timeout = '5s'",
-        "SET statement_timeout = '30s'",
+        "SET statement_timeout = '10s'",
         "SET idle_in_transaction_session_timeout = '60s'",
         # Each statement here has one good plan, whatever its parameters and however old the statistics.
         "SET plan_cache_mode = force_generic_plan",
@@ -30,15 +31,22 @@ SESSION = {
 # calls its own failure and PostgreSQL ours; to a client it is the former.
 OURS = (sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.IntegrityError, sa.exc.NotSupportedError)
 UNDEFINED_TABLE = "42P01"
+# Connection failures, and a server that shuts down or starts up. Whatever else it complains of, it is there.
+LOST = ("08", "57P")
 TURN_SECONDS = 10.0
 BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
-# A server that is gone without a word is noticed in about half a minute.
+# Fails while the database would not take our work. SQLite is locked, read-only or full for those who write.
+PROBE = {"sqlite": "PRAGMA user_version = 0", "postgresql": "SELECT 1"}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "sqlite": {},
     "postgresql": {
-        "connect_timeout": 5,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
+        # A server that is gone without a word is noticed in a few seconds, whether we connect,
+        "connect_timeout": 3,
+        # send (ms without an acknowledgement)
+        "tcp_user_timeout": 4_000,
+        # or only listen (s).
+        "keepalives_idle": 3,
+        "keepalives_interval": 1,
         "keepalives_count": 3,
         "prepare_threshold": 0,  # plan at the first use, once a connection
     },
@@ -46,7 +54,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 class Database:
-    """Connections for some 32 threads. Nothing is connected before the first use; make it after a fork."""
+    """Connections for some 32 threads. Nothing is connected before the first use; make it after a fork.
+
+    While the database is known to be away, calls fail at once: threads that wait for it would starve all the others.
+    """
 
     def __init__(self, url: str) -> None:
         """``url`` is SQLAlchemy's: ``sqlite:///…`` or ``postgresql+psycopg://…``."""
@@ -71,17 +82,23 @@ class Database:
             pool_pre_ping=kind == "postgresql",
         )
         sa.event.listen(self._engine, "connect", _session_setup(SESSION[kind]))
+        if kind == "postgresql":
+            sa.event.listen(self._engine, "do_connect", _connect_bounded)
+        self._probe = PROBE[kind]
+        self._breaker = Breaker("the database", self._answers)
 
     @contextmanager
     def reader(self) -> Iterator[sa.Connection]:
         """For statements that only read, each its own transaction."""
-        with _failures_mapped(), self._engine.connect() as connection:
+        # SQLite is read even while nobody can write.
+        guard: AbstractContextManager[None] = self._guarded() if self._lock is None else nullcontext()
+        with _failures_mapped(), guard, self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writer(self) -> Iterator[sa.Connection]:
         """For one statement that writes, its own transaction."""
-        with _failures_mapped(), self._turn(), self._engine.connect() as connection:
+        with _failures_mapped(), self._turn(), self._guarded(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
@@ -108,8 +125,29 @@ class Database:
         finally:
             self._lock.release()
 
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Refuse while the database is known to be away, and note when it has gone."""
+        if self._breaker.open:
+            raise StoreUnavailable("the database is away; try again")
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            if _says_it_is_away(error):
+                self._breaker.trip(error.orig or error)
+            raise
+
+    def _answers(self) -> bool:
+        try:
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql(self._probe)
+        except sa.exc.SQLAlchemyError:
+            return False
+        return True
+
     def close(self) -> None:
         """Close every idle connection."""
+        self._breaker.end()
         self._engine.dispose()
 
 
@@ -127,13 +165,29 @@ def _session_setup(statements: tuple[str, ...]) -> Any:
     return connect
 
 
+def _connect_bounded(_dialect: object, _record: object, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    from ktqueue.store.bounded import BoundedConnection  # noqa: PLC0415 - see there
+
+    return BoundedConnection.connect(*arguments, **options)
+
+
+def _says_it_is_away(error: sa.exc.DBAPIError) -> bool:
+    sqlstate = _sqlstate(error)
+    return not isinstance(error, OURS) and (sqlstate is None or sqlstate.startswith(LOST))
+
+
+def _sqlstate(error: sa.exc.SQLAlchemyError) -> str | None:
+    """PostgreSQL's code of what it complains of; None if it was not the server that spoke, and of SQLite."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None)
+
+
 @contextmanager
 def _failures_mapped() -> Iterator[None]:
     try:
         yield
     except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
-        cause = getattr(error, "orig", None) or error
-        if isinstance(error, OURS) and getattr(cause, "sqlstate", None) != UNDEFINED_TABLE:
+        if isinstance(error, OURS) and _sqlstate(error) != UNDEFINED_TABLE:
             raise
+        cause = getattr(error, "orig", None) or error
         log.warning("the database failed: %s: %s", type(cause).__name__, cause)
         raise StoreUnavailable("the database did not answer; try again") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import nsmallest
 from threading import RLock
@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from ktqueue.job import Fence, Job, JobState, Verdict
-from ktqueue.store.base import IdempotencyKey, JobQuery, Kept, LaneCensus, Waiting
+from ktqueue.job import Attempt, Fence, Job, JobState, Verdict, outcome_of
+from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class MemoryStore:
         self._jobs: dict[str, Job] = {}
         self._due_at: dict[str, int] = {}
         self._keys: dict[str, _Key] = {}
+        self._attempts: dict[str, list[Attempt]] = {}
 
     def ping(self) -> None:
         """Memory is always there."""
@@ -49,12 +50,18 @@ class MemoryStore:
     def add_once(self, job: Job, key: IdempotencyKey) -> Kept:
         """Add ``job`` unless the key is there already."""
         with self._lock:
-            kept = self._keys.get(key.key)
+            kept = self.kept(key.key)
             if kept is not None:
-                return Kept(job_id=kept.job_id, digest=kept.digest, created=False)
+                return kept
             self.add([job])
             self._keys[key.key] = _Key(key.digest, job.id)
         return Kept(job_id=job.id, digest=key.digest, created=True)
+
+    def kept(self, key: str) -> Kept | None:
+        """What an add under this key made."""
+        with self._lock:
+            kept = self._keys.get(key)
+        return None if kept is None else Kept(job_id=kept.job_id, digest=kept.digest, created=False)
 
     def get(self, job_id: str) -> Job | None:
         """The job as it is now."""
@@ -71,19 +78,41 @@ class MemoryStore:
         """Make running what is queued, due and within its deadline; in the order of ids."""
         with self._lock:
             now = self._clock()
-            claimable = [job for job in self._given(ids) if self._due(job, now) and not _overdue(job, now)]
-            for job in claimable:
-                self._change(
-                    job,
-                    state=JobState.RUNNING,
-                    attempt=job.attempt + 1,
-                    claims=job.claims + 1,
-                    token=token,
-                    worker=worker,
-                    started_at=now,
-                    lease_until=now + lease_ms,
-                )
-            return [self._jobs[job.id] for job in claimable]
+            return self._claim((job for job in self._given(ids) if job.company is None), now, token, worker, lease_ms)
+
+    def _claim(self, jobs: Iterable[Job], now: int, token: str, worker: str, lease_ms: int) -> list[Job]:
+        claimable = [job for job in jobs if self._due(job, now) and not _overdue(job, now)]
+        for job in claimable:
+            self._change(
+                job,
+                state=JobState.RUNNING,
+                attempt=job.attempt + 1,
+                claims=job.claims + 1,
+                token=token,
+                worker=worker,
+                started_at=now,
+                lease_until=now + lease_ms,
+            )
+        return [self._jobs[job.id] for job in claimable]
+
+    def has_suspects(self, model: str) -> bool:
+        """Whether a suspect waits whose time has come."""
+        with self._lock:
+            return bool(self._suspects(model, self._clock()))
+
+    def claim_suspects(self, model: str, limit: int, *, token: str, worker: str, lease_ms: int) -> list[Job]:
+        """Claim suspects, those first that may have the most company, and as many as may share an engine."""
+        with self._lock:
+            now = self._clock()
+            suspects = self._suspects(model, now)
+            company = max((job.company or 0 for job in suspects), default=0)
+            alike = [job for job in suspects if job.company == company]
+            first = nsmallest(min(limit, company), alike, key=lambda job: (job.rank, job.id))
+            return self._claim(first, now, token, worker, lease_ms)
+
+    def _suspects(self, model: str, now: int) -> list[Job]:
+        queued = (job for job in self._jobs.values() if job.model == model and job.company is not None)
+        return [job for job in queued if self._due(job, now) and not _overdue(job, now)]
 
     def renew(self, token: str, ids: Sequence[str], *, lease_ms: int) -> set[str]:
         """Extend the leases that ``token`` still holds; the ids of those."""
@@ -117,10 +146,12 @@ class MemoryStore:
                 largest_batch=verdict.largest_batch,
             )
             return
+        self._keep_attempt(job, verdict, now)
         self._due_at[job.id] = now if verdict.run_at is None else verdict.run_at
         self._change(
             job,
             state=JobState.QUEUED,
+            company=verdict.company,
             attempt=job.attempt - (not verdict.charged),
             run_at=verdict.run_at,
             token=None,
@@ -128,6 +159,21 @@ class MemoryStore:
             lease_until=None,
             started_at=None,
         )
+
+    def _keep_attempt(self, job: Job, verdict: Verdict, now: int) -> None:
+        assert job.worker is not None
+        assert job.started_at is not None
+        ended = Attempt(
+            claim=job.claims,
+            attempt=job.attempt,
+            charged=verdict.charged,
+            worker=job.worker,
+            started_at=job.started_at,
+            ended_at=now,
+            outcome=outcome_of(verdict.state, verdict.error),
+            error=verdict.error,
+        )
+        self._attempts.setdefault(job.id, []).append(ended)
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel unless terminal; the job as it was before."""
@@ -154,6 +200,23 @@ class MemoryStore:
             found = [job for job in self._jobs.values() if _lapsed(job, now)]
         return nsmallest(limit, found, key=lambda job: job.lease_until or 0)
 
+    def holders(self) -> list[Holder]:
+        """Every token under which something runs."""
+        with self._lock:
+            held = {(job.token, job.worker) for job in self._jobs.values() if job.state is JobState.RUNNING}
+        return [Holder(token, worker) for token, worker in sorted(held) if token is not None and worker is not None]
+
+    def held(self, token: str) -> list[Job]:
+        """What runs under ``token``."""
+        with self._lock:
+            held = [job for job in self._jobs.values() if job.state is JobState.RUNNING and job.token == token]
+        return sorted(held, key=lambda job: job.id)
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """The attempts after which the job was queued again, oldest first."""
+        with self._lock:
+            return list(self._attempts.get(job_id, []))
+
     def wake(self, limit: int) -> list[Job]:
         """Clear ``run_at`` of queued jobs whose time has come; those jobs, earliest first."""
         with self._lock:
@@ -168,7 +231,8 @@ class MemoryStore:
         """Due queued jobs of a lane in rank order, those after ``after``."""
         with self._lock:
             now = self._clock()
-            due = [(job.rank, job.id) for job in self._jobs.values() if job.model == model and self._due(job, now)]
+            lane = [job for job in self._jobs.values() if job.model == model and job.company is None]
+            due = [(job.rank, job.id) for job in lane if self._due(job, now)]
         if after is not None:
             due = [place for place in due if place > (after.rank, after.id)]
         return [Waiting(id=job_id, rank=rank) for rank, job_id in nsmallest(limit, due)]
@@ -183,24 +247,38 @@ class MemoryStore:
 
     def _lane(self, model: str, jobs: Sequence[Job], now: int) -> LaneCensus:
         queued = [job for job in jobs if job.state is JobState.QUEUED]
-        due = [self._due_at[job.id] for job in queued if self._due(job, now)]
+        waiting = [job for job in queued if self._due(job, now)]
+        due = [self._due_at[job.id] for job in waiting if job.company is None]
         return LaneCensus(
             model=model,
             queued=len(queued),
             due=len(due),
+            suspects=len(waiting) - len(due),
             running=len(jobs) - len(queued),
+            size=sum(job.size for job in queued),
             oldest_due_at=min(due, default=None),
         )
 
     def delete(self, job_id: str) -> bool:
-        """Delete a terminal job and its idempotency keys; whether one was deleted."""
+        """Delete a terminal job, its attempts and its idempotency keys; whether one was deleted."""
         with self._lock:
             job = self._jobs.get(job_id)
             if job is None or not job.state.terminal:
                 return False
             del self._jobs[job_id], self._due_at[job_id]
+            self._attempts.pop(job_id, None)
             self._keys = {key: kept for key, kept in self._keys.items() if kept.job_id != job_id}
         return True
+
+    def prune(self, before: int, *, after: str, limit: int) -> Pruned:
+        """Delete what ended before ``before``, of the ``limit`` jobs whose ids follow ``after``."""
+        with self._lock:
+            page = [self._jobs[job_id] for job_id in nsmallest(limit, (each for each in self._jobs if each > after))]
+            ended = [job for job in page if job.finished_at is not None and job.finished_at < before]
+            for job in ended:
+                self.delete(job.id)
+        young = all(job.created_at >= before for job in page)
+        return Pruned(len(ended), None if young else page[-1].id)
 
     def _given(self, ids: Sequence[str]) -> Iterator[Job]:
         return (self._jobs[job_id] for job_id in dict.fromkeys(ids) if job_id in self._jobs)
@@ -216,7 +294,7 @@ class MemoryStore:
 
 
 def _holds(fence: Fence, job: Job) -> bool:
-    return job.state is JobState.RUNNING and (job.token, job.attempt) == (fence.token, fence.attempt)
+    return job.state is JobState.RUNNING and (job.token, job.claims) == (fence.token, fence.claim)
 
 
 def _lapsed(job: Job, now: int) -> bool:

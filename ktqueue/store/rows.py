@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
-from ktqueue.job import Job, JobError, JobState, Task, Usage
-from ktqueue.store.tables import jobs
+from ktqueue.job import Attempt, Fence, Job, JobError, JobState, Outcome, Task, Usage, Verdict, outcome_of
+from ktqueue.store.tables import attempts, jobs
 
 _NAMES = tuple(field.name for field in fields(Job))
 JOB_COLUMNS = tuple(jobs.c[name] for name in _NAMES)
 """The columns of `jobs` in the order of Job's fields."""
+
+ATTEMPT_COLUMNS = tuple(attempts.c[field.name] for field in fields(Attempt))
+"""The columns of `attempts` in the order of Attempt's fields."""
 
 _TASK, _STATE, _ERROR, _USAGE = (_NAMES.index(name) for name in ("task", "state", "error", "usage"))
 _STATES = {str(state): state for state in JobState}
@@ -38,6 +41,7 @@ def row_of(job: Job) -> dict[str, Any]:
         "metadata": dict(job.metadata),
         "params": job.params,
         "input": job.input,
+        "size": job.size,
     }
 
 
@@ -51,6 +55,38 @@ def job_of(row: Sequence[Any]) -> Job:
     if values[_USAGE] is not None:
         values[_USAGE] = Usage(**values[_USAGE])
     return Job(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What is needed of a running row to keep its attempt."""
+
+    fence: Fence
+    attempt: int
+    worker: str
+    started_at: int
+
+
+def attempt_row(running: Running, verdict: Verdict) -> dict[str, Any]:
+    """The attempt that ``verdict`` ends, as parameters of an INSERT; when it ended, the database says."""
+    return {
+        "job_id": running.fence.job_id,
+        "claim": running.fence.claim,
+        "attempt": running.attempt,
+        "charged": verdict.charged,
+        "worker": running.worker,
+        "started_at": running.started_at,
+        "outcome": str(outcome_of(verdict.state, verdict.error)),
+        "error": error_document(verdict.error),
+    }
+
+
+def attempt_of(row: Sequence[Any]) -> Attempt:
+    """An attempt from a row of ATTEMPT_COLUMNS."""
+    values = list(row)
+    outcome, error = values[-2:]
+    values[-2:] = Outcome(outcome), None if error is None else JobError(**error)
+    return Attempt(*values)
 
 
 def error_document(error: JobError | None) -> dict[str, Any] | None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ktqueue.job import Fence, Job, JobState, Verdict
+from ktqueue.job import Attempt, Fence, Job, JobState, Verdict
 from ktqueue.store import statements
-from ktqueue.store.base import IdempotencyKey, JobQuery, Kept, LaneCensus, Waiting
+from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Waiting
 from ktqueue.store.clock import Clock
 from ktqueue.store.database import Database
-from ktqueue.store.rows import error_document, job_of, row_of, usage_document
+from ktqueue.store.rows import Running, attempt_of, attempt_row, error_document, job_of, row_of, usage_document
 
 
 class SqlStore:
@@ -65,6 +65,12 @@ class SqlStore:
         row = {"key": key.key, "digest": key.digest, "job_id": job.id}
         return connection.execute(statements.KEEP_KEY, row).rowcount == 1
 
+    def kept(self, key: str) -> Kept | None:
+        """What an add under this key made."""
+        with self._database.reader() as connection:
+            row = connection.execute(statements.KEPT, {"key": key}).one_or_none()
+        return None if row is None else Kept(job_id=row.job_id, digest=row.digest, created=False)
+
     def get(self, job_id: str) -> Job | None:
         """The job as it is now."""
         with self._database.reader() as connection:
@@ -83,6 +89,28 @@ class SqlStore:
             claimed = {job.id: job for job in _jobs_of(connection.execute(statements.CLAIM, given))}
         return [claimed[job_id] for job_id in dict.fromkeys(ids) if job_id in claimed]
 
+    def has_suspects(self, model: str) -> bool:
+        """Whether a suspect waits whose time has come."""
+        with self._database.reader() as connection:
+            return connection.execute(statements.MOST_COMPANY, {"lane": model}).scalar_one() is not None
+
+    def claim_suspects(self, model: str, limit: int, *, token: str, worker: str, lease_ms: int) -> list[Job]:
+        """Claim suspects, those first that may have the most company, and as many as may share an engine."""
+        with self._database.transaction() as connection:
+            company = connection.execute(statements.MOST_COMPANY, {"lane": model}).scalar_one()
+            if company is None:
+                return []
+            given = {
+                "lane": model,
+                "most_company": company,
+                "most": min(limit, company),
+                "new_token": token,
+                "new_worker": worker,
+                "lease_ms": lease_ms,
+            }
+            claimed = _jobs_of(connection.execute(statements.CLAIM_SUSPECTS, given))
+        return sorted(claimed, key=lambda job: (job.rank, job.id))
+
     def renew(self, token: str, ids: Sequence[str], *, lease_ms: int) -> set[str]:
         """Extend the leases that ``token`` still holds; the ids of those."""
         given = {"ids": list(ids), "held_token": token, "lease_ms": lease_ms}
@@ -93,14 +121,18 @@ class SqlStore:
         """Apply what is still fenced, drop the rest; the ids that changed."""
         if not verdicts:
             return set()
-        running = statements.LAPSED_RUNNING if only_lapsed else statements.RUNNING
+        ours = statements.LAPSED_RUNNING if only_lapsed else statements.RUNNING
         with self._database.transaction() as connection:
-            rows = connection.execute(running, {"ids": [verdict.fence.job_id for verdict in verdicts]})
-            fences = {Fence(*row) for row in rows}
+            rows = connection.execute(ours, {"ids": [verdict.fence.job_id for verdict in verdicts]})
+            running = {Fence(*row[:3]): Running(Fence(*row[:3]), *row[3:]) for row in rows}
             # The first verdict on a job is the one that counts.
             by_fence = {verdict.fence: verdict for verdict in reversed(verdicts)}
-            fenced = [verdict for fence, verdict in by_fence.items() if fence in fences]
-            statements.REQUEUE(connection, [_requeue_row(verdict) for verdict in fenced if not verdict.state.terminal])
+            fenced = [verdict for fence, verdict in by_fence.items() if fence in running]
+            again = [verdict for verdict in fenced if not verdict.state.terminal]
+            if again:
+                kept = [attempt_row(running[verdict.fence], verdict) for verdict in again]
+                connection.execute(statements.KEEP_ATTEMPT, kept)
+            statements.REQUEUE(connection, [_requeue_row(verdict) for verdict in again])
             statements.FINISH(connection, [_finish_row(verdict) for verdict in fenced if verdict.state.terminal])
         return {verdict.fence.job_id for verdict in fenced}
 
@@ -126,6 +158,21 @@ class SqlStore:
         with self._database.reader() as connection:
             return _jobs_of(connection.execute(statements.LAPSED, {"most": limit}))
 
+    def holders(self) -> list[Holder]:
+        """Every token under which something runs."""
+        with self._database.reader() as connection:
+            return [Holder(*row) for row in connection.execute(statements.HOLDERS)]
+
+    def held(self, token: str) -> list[Job]:
+        """What runs under ``token``."""
+        with self._database.reader() as connection:
+            return _jobs_of(connection.execute(statements.HELD, {"held_token": token}))
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """The attempts after which the job was queued again, oldest first."""
+        with self._database.reader() as connection:
+            return [attempt_of(row) for row in connection.execute(statements.ATTEMPTS, {"job_id": job_id})]
+
     def wake(self, limit: int) -> list[Job]:
         """Clear ``run_at`` of queued jobs whose time has come; those jobs, earliest first."""
         with self._database.transaction() as connection:
@@ -150,12 +197,28 @@ class SqlStore:
             return [LaneCensus(*row) for row in connection.execute(statements.CENSUS)]
 
     def delete(self, job_id: str) -> bool:
-        """Delete a terminal job and its idempotency keys; whether one was deleted."""
+        """Delete a terminal job, its attempts and its idempotency keys; whether one was deleted."""
         with self._database.transaction() as connection:
             deleted = connection.execute(statements.DELETE, {"job_id": job_id}).rowcount == 1
             if deleted:
+                connection.execute(statements.FORGET_ATTEMPTS, {"job_id": job_id})
                 connection.execute(statements.FORGET_KEYS, {"job_id": job_id})
         return deleted
+
+    def prune(self, before: int, *, after: str, limit: int) -> Pruned:
+        """Delete what ended before ``before``, of the ``limit`` jobs whose ids follow ``after``."""
+        with self._database.reader() as connection:
+            page = connection.execute(statements.OLDEST, {"after_id": after, "most": limit}).all()
+        ended = [row.id for row in page if row.finished_at is not None and row.finished_at < before]
+        young = all(row.created_at >= before for row in page)
+        return Pruned(self._forget(ended) if ended else 0, None if young else page[-1].id)
+
+    def _forget(self, ids: list[str]) -> int:
+        with self._database.transaction() as connection:
+            given = {"ids": list(connection.execute(statements.ENDED, {"ids": ids}).scalars())}
+            for statement in (statements.PRUNE, statements.PRUNE_ATTEMPTS, statements.PRUNE_KEYS):
+                connection.execute(statement, given)
+        return len(given["ids"])
 
 
 def _jobs_of(result: sa.Result[Any]) -> list[Job]:
@@ -169,11 +232,15 @@ def _end(connection: sa.Connection, ids: list[str], state: JobState) -> None:
 
 def _fence_row(verdict: Verdict) -> dict[str, Any]:
     fence = verdict.fence
-    return {"job_id": fence.job_id, "fence_token": fence.token, "fence_attempt": fence.attempt}
+    return {"job_id": fence.job_id, "fence_token": fence.token, "fence_claim": fence.claim}
 
 
 def _requeue_row(verdict: Verdict) -> dict[str, Any]:
-    return _fence_row(verdict) | {"given_back": int(not verdict.charged), "new_run_at": verdict.run_at}
+    return _fence_row(verdict) | {
+        "given_back": int(not verdict.charged),
+        "new_run_at": verdict.run_at,
+        "new_company": verdict.company,
+    }
 
 
 def _finish_row(verdict: Verdict) -> dict[str, Any]:

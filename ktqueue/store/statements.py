@@ -12,8 +12,8 @@ from ktqueue.job import JobState
 from ktqueue.store.base import JobQuery
 from ktqueue.store.clock import db_now
 from ktqueue.store.dialects import Columns, Given, UpdateEach, among, has_entry, insert_new
-from ktqueue.store.rows import JOB_COLUMNS
-from ktqueue.store.tables import idempotency_keys, is_state, jobs
+from ktqueue.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS
+from ktqueue.store.tables import attempts, idempotency_keys, is_state, jobs
 
 
 def _still(state: JobState) -> sa.ColumnElement[bool]:
@@ -45,25 +45,33 @@ KEPT = sa.select(idempotency_keys.c.digest, idempotency_keys.c.job_id).where(
 
 GET = sa.select(*JOB_COLUMNS).where(_this_job)
 
-_claimable = (
+_in_time = sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > db_now())
+_claimed = {
+    "state": str(JobState.RUNNING),
+    "attempt": jobs.c.attempt + 1,
+    "claims": jobs.c.claims + 1,
+    "token": sa.bindparam("new_token"),
+    "worker": sa.bindparam("new_worker"),
+    "started_at": db_now(),
+    "lease_until": _lease_end,
+}
+
+
+def _claim(claimable: sa.Select[tuple[str]]) -> sa.sql.dml.ReturningUpdate[tuple[object, ...]]:
+    ids = claimable.correlate(None).with_for_update(skip_locked=True)
+    return sa.update(jobs).where(jobs.c.id.in_(ids), _still_queued).values(**_claimed).returning(*JOB_COLUMNS)
+
+
+# Of no lane: a stale entry of Redis must not bring a suspect among others.
+CLAIM = _claim(sa.select(jobs.c.id).where(_given, _still_queued, jobs.c.company.is_(None), _due, _in_time))
+
+_suspect = (_queued, jobs.c.company.is_not(None), jobs.c.model == sa.bindparam("lane"), _due, _in_time)
+MOST_COMPANY = sa.select(sa.func.max(jobs.c.company)).where(*_suspect)
+CLAIM_SUSPECTS = _claim(
     sa.select(jobs.c.id)
-    .where(_given, _still_queued, _due, sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > db_now()))
-    .correlate(None)
-    .with_for_update(skip_locked=True)
-)
-CLAIM = (
-    sa.update(jobs)
-    .where(jobs.c.id.in_(_claimable), _still_queued)
-    .values(
-        state=str(JobState.RUNNING),
-        attempt=jobs.c.attempt + 1,
-        claims=jobs.c.claims + 1,
-        token=sa.bindparam("new_token"),
-        worker=sa.bindparam("new_worker"),
-        started_at=db_now(),
-        lease_until=_lease_end,
-    )
-    .returning(*JOB_COLUMNS)
+    .where(*_suspect, jobs.c.company == sa.bindparam("most_company"))
+    .order_by(jobs.c.rank, jobs.c.id)
+    .limit(sa.bindparam("most", type_=sa.Integer))
 )
 
 _held = (_given, _still_running, jobs.c.token == sa.bindparam("held_token"))
@@ -78,7 +86,7 @@ RENEW = (
 )
 
 RUNNING = (
-    sa.select(jobs.c.id, jobs.c.token, jobs.c.attempt)
+    sa.select(jobs.c.id, jobs.c.token, jobs.c.claims, jobs.c.attempt, jobs.c.worker, jobs.c.started_at)
     .where(_given, _still_running)
     .order_by(jobs.c.id)
     .with_for_update()
@@ -86,14 +94,14 @@ RUNNING = (
 LAPSED_RUNNING = RUNNING.where(_lapsed)
 
 _JSON = sa.JSON(none_as_null=True)
-_FENCE: Columns = {"job_id": sa.Text(), "fence_token": sa.Text(), "fence_attempt": sa.Integer()}
+_FENCE: Columns = {"job_id": sa.Text(), "fence_token": sa.Text(), "fence_claim": sa.Integer()}
 
 
 def _fenced(given: Given) -> sa.Update:
     return sa.update(jobs).where(
         jobs.c.id == given["job_id"],
         jobs.c.token == given["fence_token"],
-        jobs.c.attempt == given["fence_attempt"],
+        jobs.c.claims == given["fence_claim"],
         _still_running,
     )
 
@@ -118,17 +126,21 @@ FINISH = UpdateEach(
     ),
 )
 REQUEUE = UpdateEach(
-    {**_FENCE, "given_back": sa.Integer(), "new_run_at": sa.BigInteger()},
+    {**_FENCE, "given_back": sa.Integer(), "new_run_at": sa.BigInteger(), "new_company": sa.Integer()},
     lambda given: _fenced(given).values(
         state=str(JobState.QUEUED),
         attempt=jobs.c.attempt - given["given_back"],
         run_at=given["new_run_at"],
         due_at=sa.func.coalesce(given["new_run_at"], db_now()),
+        company=given["new_company"],
         worker=None,
         started_at=None,
         **_released,
     ),
 )
+
+KEEP_ATTEMPT = insert_new(attempts).values(ended_at=db_now())
+ATTEMPTS = sa.select(*ATTEMPT_COLUMNS).where(attempts.c.job_id == sa.bindparam("job_id")).order_by(attempts.c.claim)
 
 GET_LOCKED = GET.with_for_update()
 OVERDUE = (
@@ -160,9 +172,12 @@ LAPSED = (
     .limit(sa.bindparam("most", type_=sa.Integer))
 )
 
+HOLDERS = sa.select(jobs.c.token, jobs.c.worker).where(_running).distinct()
+HELD = sa.select(*JOB_COLUMNS).where(_running, jobs.c.token == sa.bindparam("held_token")).order_by(jobs.c.id)
+
 WAITING = (
     sa.select(jobs.c.id, jobs.c.rank)
-    .where(jobs.c.model == sa.bindparam("lane"), _queued, _due)
+    .where(jobs.c.model == sa.bindparam("lane"), _queued, jobs.c.company.is_(None), _due)
     .order_by(jobs.c.rank, jobs.c.id)
     .limit(sa.bindparam("most", type_=sa.Integer))
 )
@@ -171,38 +186,60 @@ WAITING_AFTER = WAITING.where(
     > sa.tuple_(sa.bindparam("after_rank", type_=sa.Double), sa.bindparam("after_id", type_=sa.Text))
 )
 
+
+def _counts(*where: sa.ColumnElement[bool], **counts: sa.ColumnElement[int]) -> sa.Select[tuple[object, ...]]:
+    """A row a model with the ``counts`` that this part of its jobs gives; the others are nothing."""
+    nothing = sa.literal_column("0", sa.BigInteger)
+    columns = (counts.get(name, nothing).label(name) for name in ("queued", "due", "suspects", "running", "size"))
+    oldest = sa.func.min(sa.case((_due, jobs.c.due_at))) if "due" in counts else sa.cast(sa.null(), sa.BigInteger)
+    return sa.select(jobs.c.model, *columns, oldest.label("oldest_due_at")).where(*where).group_by(jobs.c.model)
+
+
+_all, _those_due = sa.func.count(), sa.func.count(sa.case((_due, 1)))
+_bytes = sa.func.sum(jobs.c.size)
+# Each part is answered by an index of its own.
 _lanes = sa.union_all(
-    sa.select(
-        jobs.c.model,
-        sa.func.count().label("queued"),
-        sa.func.count(sa.case((_due, 1))).label("due"),
-        sa.literal_column("0", sa.BigInteger).label("running"),
-        sa.func.min(sa.case((_due, jobs.c.due_at))).label("oldest_due_at"),
-    )
-    .where(_queued)
-    .group_by(jobs.c.model),
-    sa.select(
-        jobs.c.model,
-        sa.literal_column("0", sa.BigInteger),
-        sa.literal_column("0", sa.BigInteger),
-        sa.func.count(),
-        sa.cast(sa.null(), sa.BigInteger),
-    )
-    .where(_running)
-    .group_by(jobs.c.model),
+    _counts(_queued, jobs.c.company.is_(None), queued=_all, due=_those_due, size=_bytes),
+    _counts(_queued, jobs.c.company.is_not(None), queued=_all, suspects=_those_due, size=_bytes),
+    _counts(_running, running=_all),
 ).subquery()
+
+
+def _sum(name: str) -> sa.ColumnElement[int]:
+    return sa.cast(sa.func.sum(_lanes.c[name]), sa.BigInteger)
+
+
 CENSUS = (
     sa.select(
         _lanes.c.model,
-        *(sa.cast(sa.func.sum(_lanes.c[name]), sa.BigInteger) for name in ("queued", "due", "running")),
+        *map(_sum, ("queued", "due", "running")),
         sa.func.max(_lanes.c.oldest_due_at),
+        *map(_sum, ("suspects", "size")),
     )
     .group_by(_lanes.c.model)
     .order_by(_lanes.c.model)
 )
 
 DELETE = sa.delete(jobs).where(_this_job, jobs.c.finished_at.is_not(None))
+FORGET_ATTEMPTS = sa.delete(attempts).where(attempts.c.job_id == sa.bindparam("job_id"))
 FORGET_KEYS = sa.delete(idempotency_keys).where(idempotency_keys.c.job_id == sa.bindparam("job_id"))
+
+# By the primary key, and so about by age: no index is paid for at each finish that only this would need.
+OLDEST = (
+    sa.select(jobs.c.id, jobs.c.created_at, jobs.c.finished_at)
+    .where(jobs.c.id > sa.bindparam("after_id", type_=sa.Text))
+    .order_by(jobs.c.id)
+    .limit(sa.bindparam("most", type_=sa.Integer))
+)
+ENDED = (
+    sa.select(jobs.c.id)
+    .where(_given, jobs.c.finished_at.is_not(None))
+    .order_by(jobs.c.id)
+    .with_for_update(skip_locked=True)
+)
+PRUNE = sa.delete(jobs).where(_given)
+PRUNE_ATTEMPTS = sa.delete(attempts).where(among(attempts.c.job_id))
+PRUNE_KEYS = sa.delete(idempotency_keys).where(among(idempotency_keys.c.job_id))
 
 
 def search(query: JobQuery) -> sa.Select[tuple[object, ...]]:

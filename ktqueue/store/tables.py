@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ktqueue.job import JobState
+from ktqueue.job import JobState, Outcome
 
 metadata = sa.MetaData()
 
@@ -53,6 +53,8 @@ jobs = sa.Table(
     _document("params"),
     _document("input"),
     _document("result", nullable=True),
+    sa.Column("company", sa.Integer),
+    sa.Column("size", sa.Integer, nullable=False, server_default="0"),  # bytes of input and params, as JSON
     sa.CheckConstraint(f"state IN ({', '.join(repr(str(state)) for state in JobState)})", name="jobs_state"),
     sa.CheckConstraint("(finished_at IS NULL) = (state IN ('queued', 'running'))", name="jobs_finished"),
 )
@@ -66,13 +68,38 @@ idempotency_keys = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
 )
 
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("claim", sa.Integer, primary_key=True),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("charged", sa.Boolean, nullable=False),
+    sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("ended_at", sa.BigInteger, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    _document("error", nullable=True),
+    sa.CheckConstraint(f"outcome IN ({', '.join(repr(str(outcome)) for outcome in Outcome)})", name="attempts_outcome"),
+)
+"""Only those after which a job was queued again, so that a job which succeeds at once costs no row here."""
+
 
 def _partial(name: str, where: sa.ColumnElement[bool], *columns: sa.Column[object]) -> sa.Index:
     return sa.Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
-# A lane in its order. due_at and state ride along so that `waiting` and `census` need not touch the rows.
-_partial("jobs_lane", is_state(JobState.QUEUED), jobs.c.model, jobs.c.rank, jobs.c.id, jobs.c.due_at, jobs.c.state)
+# A lane in its order. The other columns ride along so that `waiting` and `census` need not touch the rows.
+_partial(
+    "jobs_lane",
+    is_state(JobState.QUEUED) & jobs.c.company.is_(None),
+    *(jobs.c[name] for name in ("model", "rank", "id", "due_at", "state", "company", "size")),
+)
+_partial(
+    "jobs_suspects",
+    is_state(JobState.QUEUED) & jobs.c.company.is_not(None),
+    *(jobs.c[name] for name in ("model", "company", "rank", "id")),
+)
 # The few that run. Not by lease_until: a heartbeat would then rewrite the index.
 _partial("jobs_running", is_state(JobState.RUNNING), jobs.c.model)
 _partial("jobs_scheduled", is_state(JobState.QUEUED) & jobs.c.run_at.is_not(None), jobs.c.run_at)

@@ -91,6 +91,19 @@ def test_a_lane_takes_what_it_has_room_for_and_the_others_go_on() -> None:
     assert len(api.scene.waiting()) == 3
 
 
+@pytest.mark.parametrize(
+    ("bounds", "said"), [({"max_queued_all": 3}, "3 may"), ({"max_queued_bytes": 50}, "50 may be")]
+)
+def test_what_there_is_room_for_in_all_is_taken(bounds: dict[str, int], said: str) -> None:
+    api = Api(**bounds)
+    line = b'{"model":"chat","input":{"prompt":"x"}}'  # 16 bytes of input and params
+
+    answers = answers_of(api.bulk(b"\n".join([line] * 5)))
+
+    assert codes(answers) == [None, None, None, "queue_full", "queue_full"]
+    assert said in answers[4]["error"]["message"]
+
+
 def test_a_database_that_goes_away_in_the_middle_refuses_the_rest(api: Api) -> None:
     reads: list[int] = []
 

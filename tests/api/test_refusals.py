@@ -121,7 +121,7 @@ def test_a_task_that_the_model_cannot_do(api: Api, task: str) -> None:
         (EMBED | {"task": "rerank"}, "input.query", "is required"),
         (EMBED | {"task": "rerank", "input": {"query": "q", "documents": []}}, "input.documents", "at least 1 item"),
         (ECHO | {"params": {"delay_ms": 600_001}}, "params.delay_ms", "less than or equal to 600000"),
-        (ECHO | {"params": {"fail": "often"}}, "params.fail", "'permanent', 'retryable' or 'crash'"),
+        (ECHO | {"params": {"fail": "often"}}, "params.fail", "'permanent', 'retryable', 'crash', 'raise'"),
     ],
 )
 def test_a_broken_rule_names_its_field_and_what_is_allowed(api: Api, body: Any, field: str, allowed: str) -> None:

@@ -118,7 +118,7 @@ def test_the_manual_tells_of_every_operation_field_and_error_code() -> None:
         "not_ready",
     }
     told = set(re.findall(r"^\| \d{3} \| `(\w+)`", manual, re.MULTILINE))
-    assert codes | {"unsupported_task", "too_many_readers"} == told
+    assert codes | {"unsupported_task", "too_many_readers", "too_busy"} == told
 
 
 def test_the_docs_need_no_network(api: Api) -> None:

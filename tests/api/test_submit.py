@@ -46,7 +46,7 @@ def test_an_accepted_job_is_told_in_full_and_committed(api: Api) -> None:
 
     job = json_of(answer, 202)
     path = f"{JOBS}/{job['id']}"
-    links = {"self": path, "cancel": f"{path}/cancel", "events": f"{path}/events"}
+    links = {"self": path} | {name: f"{path}/{name}" for name in ("cancel", "events", "attempts")}
     assert job == QUEUED | {"id": job["id"], "links": links}
     assert answer.headers["Location"] == path
     assert answer.headers["Retry-After"] == "1"
@@ -233,6 +233,16 @@ def test_a_replay_is_answered_with_the_first_job_as_it_now_is(api: Api) -> None:
     waited = api.submit(ECHO, Idempotency_Key="k", Prefer="wait=5")
     assert json_of(waited, 200)["id"] == job["id"]
     assert waited.headers["Idempotency-Replayed"] == "true"
+
+
+def test_a_replay_is_answered_while_its_lane_is_full() -> None:
+    api = Api(max_queued=1)
+    first = json_of(api.submit(ECHO, Idempotency_Key="k"), 202)
+    assert api.submit(ECHO, Idempotency_Key="other").status_code == 429
+
+    again = api.submit(ECHO, Idempotency_Key="k")
+    assert json_of(again, 202)["id"] == first["id"]
+    assert again.headers["Idempotency-Replayed"] == "true"
 
 
 def test_a_key_is_good_for_one_request_only(api: Api) -> None:

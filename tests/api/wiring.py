@@ -42,7 +42,11 @@ class Api:
 
     def __init__(self, **settings: Any) -> None:
         chosen = Settings(**settings)
-        self.scene = Scene(max_queued=chosen.max_queued)
+        self.scene = Scene(
+            max_queued=chosen.max_queued,
+            max_queued_all=chosen.max_queued_all,
+            max_queued_bytes=chosen.max_queued_bytes,
+        )
         following = Following(self.scene.store, self.scene.events)
         self.app = create_app(Services(chosen, CATALOGUE, self.scene.intake, following))
         self.client = self.app.test_client()

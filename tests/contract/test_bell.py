@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
-from celery import Celery
 
-from ktqueue.celery_settings import broker_url, celery_settings
+from ktqueue.celery_settings import broker_url, celery_app
 from ktqueue.errors import LanesUnavailable
 from ktqueue.lanes.bell import CeleryBell
 from ktqueue.redis_client import connect
@@ -42,8 +42,7 @@ def test_a_drain_is_sent_to_the_lanes_own_queue(bell: CeleryBell, client: redis.
 
 def test_a_worker_can_read_it(bell: CeleryBell, redis_url: str) -> None:
     bell("echo")
-    app = Celery("reader", set_as_current=False)
-    app.conf.update(celery_settings(redis_url))
+    app = celery_app(redis_url, current=False)
     with app.connection_for_read() as connection, connection.SimpleQueue("lane.echo") as queue:
         message = queue.get(timeout=30)
         message.ack()
@@ -67,6 +66,23 @@ def test_an_emptied_server_loses_no_later_bell(bell: CeleryBell, client: redis.R
     client.client_kill_filter(_type="normal", skipme=False)
     bell("m")
     assert client.llen("lane.m") == 1
+
+
+def test_a_worker_finds_a_broker_that_comes_back_and_tells_once(redis_url: str, tmp_path: Path) -> None:
+    hidden = tmp_path / "redis.sock"
+    app = celery_app(f"unix://{hidden}", current=False)
+    told: list[Exception] = []
+    tries = itertools.count()
+
+    def comes_back_late() -> None:
+        if next(tries) == 2:
+            hidden.symlink_to(redis_url.removeprefix("unix://"))
+
+    with app.connection_for_read() as connection:
+        connection.ensure_connection(lambda error, _: told.append(error), callback=comes_back_late)
+        assert connection.connected
+    assert len(told) == 1
+    app.close()
 
 
 def test_no_server_is_unavailable(tmp_path: Path) -> None:

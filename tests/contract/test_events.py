@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -20,7 +19,7 @@ from ktqueue.events import redis as in_redis
 from ktqueue.events.base import END, REQUEUED, START, Event, EventId, Events
 from ktqueue.events.memory import MemoryEvents
 from ktqueue.events.redis import RedisEvents
-from ktqueue.redis_client import connect
+from ktqueue.redis_client import Client, connect
 
 JOB = "job_" + "0" * 32
 
@@ -42,12 +41,12 @@ def token(claim: int, offset: int, text: str = "x") -> Event:
 
 
 @pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
+def client(redis_url: str) -> Iterator[Client]:
     with connect(redis_url) as opened:
         yield opened
 
 
-def redis_rig(client: redis.Redis) -> Rig:
+def redis_rig(client: Client) -> Rig:
     def until_a_reader_waits() -> None:
         while not client.info("clients")["blocked_clients"]:
             time.sleep(0.005)
@@ -158,7 +157,7 @@ def test_memory_keeps_the_newest_jobs() -> None:
 # --- Redis alone -----------------------------------------------------------------------------------------------
 
 
-def test_every_stream_expires_and_an_ended_one_soon(client: redis.Redis) -> None:
+def test_every_stream_expires_and_an_ended_one_soon(client: Client) -> None:
     events = RedisEvents(client)
     key = f"ktq:events:{JOB}"
     events.publish([state(1, 0, "running")])
@@ -171,7 +170,7 @@ def test_every_stream_expires_and_an_ended_one_soon(client: redis.Redis) -> None
     assert set(client.scan_iter("*")) == {key}
 
 
-def test_a_server_that_lost_everything_goes_on(client: redis.Redis) -> None:
+def test_a_server_that_lost_everything_goes_on(client: Client) -> None:
     events = RedisEvents(client)
     events.publish([token(1, 1)])
     client.flushall()
@@ -181,7 +180,7 @@ def test_a_server_that_lost_everything_goes_on(client: redis.Redis) -> None:
     assert events.read(JOB, START, wait_s=0) == [token(1, 2)]
 
 
-def test_an_error_that_is_no_fence_is_not_dropped(client: redis.Redis) -> None:
+def test_an_error_that_is_no_fence_is_not_dropped(client: Client) -> None:
     client.set(f"ktq:events:{JOB}", "no stream")
     with pytest.raises(LanesUnavailable):
         RedisEvents(client).publish([token(1, 1)])
@@ -198,7 +197,7 @@ CALLS: dict[str, Callable[[Events], object]] = {
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_no_server_is_unavailable(call: Callable[[Events], object], tmp_path: Path) -> None:
     at_once = Retry(NoBackoff(), 0)
-    with redis.Redis(unix_socket_path=str(tmp_path / "nobody"), retry=at_once) as client:
+    with Client(unix_socket_path=str(tmp_path / "nobody"), retry=at_once) as client:
         events = RedisEvents(client)
         with pytest.raises(LanesUnavailable):
             call(events)

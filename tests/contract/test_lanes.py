@@ -11,27 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ktqueue.errors import ConfigurationError, LanesUnavailable
 from ktqueue.lanes import memory as in_memory
 from ktqueue.lanes import redis as in_redis
-from ktqueue.lanes.base import Entry, Lanes
+from ktqueue.lanes.base import BACKLOG_MS, Backlog, Entry, Lanes, LaneView
 from ktqueue.lanes.memory import MemoryLanes
 from ktqueue.lanes.pace import SPAN_S
 from ktqueue.lanes.redis import RedisLanes
-from ktqueue.redis_client import connect
+from ktqueue.redis_client import Client, connect
 
 
 @dataclass
 class Rig:
-    """Lanes, the models whose bell was sent, and a way to let the bell of ``m`` run out of time."""
+    """Lanes, the models whose bell was sent, and ways to let the bell of ``m`` and the backlog run out of time."""
 
     lanes: Lanes
     rung: list[str]
     let_bell_lapse: Callable[[], None]
+    let_backlog_lapse: Callable[[], None]
 
 
 def entry(number: int, rank: float | None = None, model: str = "m") -> Entry:
@@ -48,7 +48,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
+def client(redis_url: str) -> Iterator[Client]:
     with connect(redis_url) as opened:
         yield opened
 
@@ -60,18 +60,26 @@ def memory_rig() -> Rig:
     def let_bell_lapse() -> None:
         clock[0] += in_memory.BELL_MS
 
-    return Rig(MemoryLanes(rung.append, lambda: clock[0]), rung, let_bell_lapse)
+    def let_backlog_lapse() -> None:
+        clock[0] += BACKLOG_MS
+
+    return Rig(MemoryLanes(rung.append, lambda: clock[0]), rung, let_bell_lapse, let_backlog_lapse)
 
 
-def redis_rig(client: redis.Redis) -> Rig:
+def redis_rig(client: Client) -> Rig:
     rung: list[str] = []
 
-    def let_bell_lapse() -> None:
-        assert 0 < client.pttl("ktq:bell:m") <= in_redis.BELL_MS
-        client.pexpire("ktq:bell:m", 1)
-        wait_until(lambda: not client.exists("ktq:bell:m"))
+    def let_lapse(key: str, most_ms: int) -> None:
+        assert 0 < client.pttl(key) <= most_ms
+        client.pexpire(key, 1)
+        wait_until(lambda: not client.exists(key))
 
-    return Rig(RedisLanes(client, rung.append), rung, let_bell_lapse)
+    return Rig(
+        RedisLanes(client, rung.append),
+        rung,
+        lambda: let_lapse("ktq:bell:m", in_redis.BELL_MS),
+        lambda: let_lapse("ktq:backlog", BACKLOG_MS),
+    )
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -160,6 +168,31 @@ def test_position_missing_and_remove(rig: Rig) -> None:
     assert rig.lanes.missing("m", []) == []
 
 
+# --- what the store says ---------------------------------------------------------------------------------------
+
+
+def test_several_lanes_are_seen_at_once(rig: Rig) -> None:
+    rig.lanes.add([entry(1), entry(2), entry(3, model="other")])
+    rig.lanes.count_finished("m", 10)
+
+    assert rig.lanes.views(["other", "m", "empty"]) == {
+        "m": LaneView(2, rig.lanes.view("m").rate),
+        "other": LaneView(1, None),
+        "empty": LaneView(0, None),
+    }
+    assert rig.lanes.views([]) == {}
+
+
+def test_a_backlog_is_kept_until_the_next_or_for_a_while(rig: Rig) -> None:
+    assert rig.lanes.backlog() is None
+    for told in (Backlog(1, {"m": 2, "a.b:c": 0}, 3), Backlog(4, {}, 2**40)):
+        rig.lanes.tell_backlog(told)
+        assert rig.lanes.backlog() == told
+
+    rig.let_backlog_lapse()
+    assert rig.lanes.backlog() is None
+
+
 # --- the bell --------------------------------------------------------------------------------------------------
 
 
@@ -245,7 +278,7 @@ def test_cancels_are_capped_and_the_newest_are_kept(rig: Rig) -> None:
 # --- Redis alone -----------------------------------------------------------------------------------------------
 
 
-def test_the_bell_has_its_own_time_to_live(client: redis.Redis) -> None:
+def test_the_bell_has_its_own_time_to_live(client: Client) -> None:
     rung: list[str] = []
     lanes = RedisLanes(client, rung.append, bell_ms=20)
     lanes.ring("m")
@@ -254,7 +287,7 @@ def test_the_bell_has_its_own_time_to_live(client: redis.Redis) -> None:
     assert rung == ["m", "m"]
 
 
-def test_all_but_the_lanes_expires(client: redis.Redis) -> None:
+def test_all_but_the_lanes_expires(client: Client) -> None:
     lanes = RedisLanes(client, lambda _: None)
     lanes.add([entry(1)])
     lanes.count_finished("m", 5)
@@ -264,14 +297,14 @@ def test_all_but_the_lanes_expires(client: redis.Redis) -> None:
     assert [key for key in keys if client.pttl(key) <= 0] == ["ktq:lane:m"]
 
 
-def test_counts_of_long_ago_are_dropped(client: redis.Redis) -> None:
+def test_counts_of_long_ago_are_dropped(client: Client) -> None:
     client.hset("ktq:finished:m", mapping={"1": 7, "2": 9})
     lanes = RedisLanes(client, lambda _: None)
     lanes.count_finished("m", 5)
     assert list(client.hgetall("ktq:finished:m").values()) == ["5"]
 
 
-def test_a_server_that_lost_everything_is_filled_again(client: redis.Redis) -> None:
+def test_a_server_that_lost_everything_is_filled_again(client: Client) -> None:
     rung: list[str] = []
     lanes = RedisLanes(client, rung.append)
     lanes.add([entry(1), entry(2)])
@@ -290,18 +323,20 @@ def test_a_server_that_lost_everything_is_filled_again(client: redis.Redis) -> N
     assert lanes.pull("m", 5) == [job(1), job(2)]
 
 
-def lose_everything(client: redis.Redis) -> None:
+def lose_everything(client: Client) -> None:
     """What a restart without a disk looks like: no data, no scripts, and every connection broken."""
     client.flushall()
     client.script_flush()
     client.client_kill_filter(_type="normal", skipme=False)
 
 
-def test_a_full_server_is_unavailable(client: redis.Redis) -> None:
+def test_a_full_server_is_unavailable(client: Client) -> None:
     client.config_set("maxmemory", "1")
     try:
         with pytest.raises(LanesUnavailable):
             RedisLanes(client, lambda _: None).add([entry(1)])
+        # It is there, so the next call is not spared: it may ask for something that a full server does.
+        assert RedisLanes(client, lambda _: None).view("m").depth == 0
     finally:
         client.config_set("maxmemory", "0")
 
@@ -314,6 +349,9 @@ CALLS: dict[str, Callable[[Lanes], object]] = {
     "missing": lambda lanes: lanes.missing("m", [job(1)]),
     "position": lambda lanes: lanes.position("m", job(1)),
     "view": lambda lanes: lanes.view("m"),
+    "views": lambda lanes: lanes.views(["m"]),
+    "tell_backlog": lambda lanes: lanes.tell_backlog(Backlog(0, {}, 0)),
+    "backlog": lambda lanes: lanes.backlog(),
     "ring": lambda lanes: lanes.ring("m"),
     "answer": lambda lanes: lanes.answer("m"),
     "count_finished": lambda lanes: lanes.count_finished("m", 1),
@@ -325,7 +363,7 @@ CALLS: dict[str, Callable[[Lanes], object]] = {
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_no_server_is_unavailable(call: Callable[[Lanes], object], tmp_path: Path) -> None:
     at_once = Retry(NoBackoff(), 0)
-    with redis.Redis(unix_socket_path=str(tmp_path / "nobody"), retry=at_once) as client:
+    with Client(unix_socket_path=str(tmp_path / "nobody"), retry=at_once) as client:
         lanes = RedisLanes(client, lambda _: None)
         with pytest.raises(LanesUnavailable):
             call(lanes)
@@ -334,6 +372,20 @@ def test_no_server_is_unavailable(call: Callable[[Lanes], object], tmp_path: Pat
 def test_a_server_that_is_gone_is_given_up_on(tmp_path: Path) -> None:
     with connect(f"unix://{tmp_path}/nobody") as client, pytest.raises(LanesUnavailable):
         RedisLanes(client, lambda _: None).ping()
+
+
+def test_while_a_server_is_away_only_the_first_waits(redis_url: str, tmp_path: Path) -> None:
+    hidden = tmp_path / "redis.sock"
+    with connect(f"unix://{hidden}") as client:
+        lanes = RedisLanes(client, lambda _: None)
+        with pytest.raises(LanesUnavailable, match="is not available"):
+            lanes.ping()
+        for _ in range(100):
+            with pytest.raises(LanesUnavailable, match="is away"):
+                lanes.ping()
+        hidden.symlink_to(redis_url.removeprefix("unix://"))
+        wait_until(lambda: not client._breaker.open)
+        lanes.ping()
 
 
 def test_a_server_that_hangs_is_given_up_on() -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
@@ -17,9 +18,11 @@ from ktqueue.errors import ConfigurationError, StoreUnavailable
 from ktqueue.job import Job, JobState, Task, new_job_id
 from ktqueue.store import statements
 from ktqueue.store.base import JobQuery
+from ktqueue.store.bounded import BoundedConnection
 from ktqueue.store.clock import Clock
 from ktqueue.store.rows import row_of
 from ktqueue.store.sql import SqlStore
+from tests.support.stack import until
 
 
 def new_job(store: SqlStore) -> Job:
@@ -101,7 +104,23 @@ def test_a_lock_held_too_long_is_unavailable_to_writers_only(sqlite_url: str) ->
         store.expire(1)
     assert store.get(job.id) == job
     other.execute("ROLLBACK")
+    until(lambda: not store._database._breaker.open, "a database that is known to be back")
     assert store.expire(1) == []
+    other.close()
+    store.close()
+
+
+def test_while_a_database_is_locked_only_the_first_waits(sqlite_url: str) -> None:
+    store = SqlStore(sqlite_url)
+    with store._database.reader() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(sa.make_url(sqlite_url).database or "", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="did not answer"):
+        store.add([new_job(store)])
+    for _ in range(100):
+        with pytest.raises(StoreUnavailable, match="is away"):
+            store.add([new_job(store)])
     other.close()
     store.close()
 
@@ -138,12 +157,59 @@ def test_connections_that_a_restart_cut_are_replaced(empty_postgres_url: str) ->
     other.close()
 
 
+CANCELED = "DO $$ BEGIN RAISE 'canceling statement due to statement timeout' USING ERRCODE = '57014'; END $$"
+
+
+def test_what_one_statement_does_wrong_is_held_against_no_other(empty_postgres_url: str) -> None:
+    store = SqlStore(empty_postgres_url)
+    with pytest.raises(StoreUnavailable), store._database.reader() as connection:
+        connection.exec_driver_sql(CANCELED)
+    store.ping()
+    store.close()
+
+
+def end_backend_of(connection: sa.Connection, other: SqlStore) -> None:
+    backend = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+    with other._database.reader() as administrator:
+        administrator.exec_driver_sql(f"SELECT pg_terminate_backend({backend})")
+    connection.exec_driver_sql("SELECT pg_sleep(9)")
+
+
+def test_a_server_that_shuts_down_is_away_to_all_until_it_answers(empty_postgres_url: str) -> None:
+    store, other = SqlStore(empty_postgres_url), SqlStore(empty_postgres_url)
+    with pytest.raises(StoreUnavailable), store._database.reader() as connection:
+        end_backend_of(connection, other)
+    with pytest.raises(StoreUnavailable, match="is away"):
+        store.ping()
+    until(lambda: not store._database._breaker.open, "a database that is known to be back")
+    store.ping()
+    store.close()
+    other.close()
+
+
+def test_a_server_that_holds_its_peace_is_given_up_on(empty_postgres_url: str) -> None:
+    class Hasty(BoundedConnection):
+        answer_s = 0.1
+
+    with Hasty.connect(empty_postgres_url.replace("+psycopg", "")) as connection:
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT pg_sleep(30)")
+        assert connection.closed
+
+
+def test_a_server_that_refuses_a_statement_keeps_its_connection(empty_postgres_url: str) -> None:
+    with BoundedConnection.connect(empty_postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute(CANCELED)
+        assert not connection.closed
+
+
 def test_postgresql_bounds_every_wait(empty_postgres_url: str) -> None:
     store = SqlStore(empty_postgres_url)
     store.ping()
     with store._database.reader() as connection:
         asked = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
-        assert connection.exec_driver_sql(asked).one() == ("5s", "30s")
+        assert connection.exec_driver_sql(asked).one() == ("5s", "10s")
     store.close()
 
 
@@ -228,6 +294,10 @@ PLANS = {
     "END": BY_ID,
     "WAKE": BY_ID,
     "DELETE": BY_ID,
+    "OLDEST": "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id>?)",
+    "ENDED": BY_ID,
+    "PRUNE": BY_ID,
+    "PRUNE_KEYS": "SEARCH idempotency_keys USING INDEX ix_idempotency_keys_job_id (job_id=?)",
     "SCHEDULED": "SEARCH jobs USING INDEX jobs_scheduled (run_at>? AND run_at<?)",
     "OVERDUE": "SEARCH jobs USING INDEX jobs_deadline (deadline_at<?)",
     "LAPSED": "SCAN jobs USING INDEX jobs_running",
@@ -265,7 +335,11 @@ def test_sqlite_answers_from_the_index_meant_for_it(
 
 def test_sqlite_counts_lanes_from_indexes_alone(plan_of: Callable[[sa.ClauseElement], list[str]]) -> None:
     steps = [step for step in plan_of(statements.CENSUS) if " jobs" in step]
-    assert steps == ["SCAN jobs USING COVERING INDEX jobs_lane", "SCAN jobs USING INDEX jobs_running"]
+    assert steps == [
+        "SCAN jobs USING COVERING INDEX jobs_lane",
+        "SCAN jobs USING INDEX jobs_suspects",
+        "SCAN jobs USING INDEX jobs_running",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,21 @@ from typing import Any
 
 import pytest
 
-from ktqueue.job import Fence, Job, JobError, JobState, Task, Usage, Verdict, fence_of, new_job_id
-from ktqueue.store.base import IdempotencyKey, JobQuery, LaneCensus, Store, Waiting
+from ktqueue.job import (
+    ENGINE_CRASHED,
+    Fence,
+    Job,
+    JobError,
+    JobState,
+    Outcome,
+    Task,
+    Usage,
+    Verdict,
+    fence_of,
+    last_attempt,
+    new_job_id,
+)
+from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, LaneCensus, Pruned, Store, Waiting
 
 HOUR = 3_600_000
 TERMINAL = [state for state in JobState if state.terminal]
@@ -169,6 +182,8 @@ def test_a_key_makes_one_job(store: Store) -> None:
     assert (again.job_id, again.digest, again.created) == (first.id, "digest-1", False)
     assert store.get(first.id) == first
     assert store.get(second.id) is None
+    assert store.kept("key-1") == again
+    assert store.kept("key-2") is None
 
 
 def test_sixteen_callers_with_one_key_get_one_job(store: Store) -> None:
@@ -307,6 +322,141 @@ def test_an_attempt_that_is_given_back_is_counted_as_a_claim_only(store: Store) 
     assert got(store, job).attempt == 0
 
 
+# --- attempts and suspects ---------------------------------------------------------------------------------------
+
+
+def test_an_attempt_after_which_a_job_is_queued_again_is_kept(store: Store) -> None:
+    (job,) = added(store)
+    endings: list[dict[str, Any]] = [
+        {"error": JobError("busy", "try again", retryable=True)},
+        {"error": ENGINE_CRASHED, "charged": False},
+        {"charged": False},
+    ]
+    for number, ending in enumerate(endings):
+        (held,) = claim(store, [job], token=f"token-{number}")
+        store.finish([verdict(held, JobState.QUEUED, **ending)])
+    kept = store.attempts(job.id)
+
+    assert [(each.claim, each.attempt, each.charged, each.outcome) for each in kept] == [
+        (1, 1, True, Outcome.FAILED),
+        (2, 2, False, Outcome.CRASHED),
+        (3, 2, False, Outcome.GIVEN_BACK),
+    ]
+    assert [each.error for each in kept] == [endings[0]["error"], ENGINE_CRASHED, None]
+    assert {each.worker for each in kept} == {"worker-1"}
+    assert all(each.ended_at is not None and each.started_at <= each.ended_at for each in kept)
+
+
+def test_the_last_attempt_is_told_by_the_job_alone(store: Store) -> None:
+    (job,) = running(store)
+    assert store.attempts(job.id) == []
+    store.finish([verdict(job, result={})])
+    assert store.attempts(job.id) == []
+    last = last_attempt(got(store, job))
+    assert last is not None
+    assert (last.claim, last.worker, last.outcome) == (1, "worker-1", Outcome.SUCCEEDED)
+
+
+def test_a_stale_verdict_keeps_no_attempt(store: Store) -> None:
+    (job,) = running(store)
+    store.finish([Verdict(Fence(job.id, "another", 1), JobState.QUEUED)])
+    assert store.attempts(job.id) == []
+
+
+def test_a_deleted_jobs_attempts_are_forgotten(store: Store) -> None:
+    (job,) = running(store)
+    store.finish([verdict(job, JobState.QUEUED)])
+    store.cancel(job.id)
+    assert len(store.attempts(job.id)) == 1
+    assert store.delete(job.id)
+    assert store.attempts(job.id) == []
+
+
+def suspects(store: Store, company: int, count: int, **values: Any) -> list[Job]:
+    held = running(store, count, **values)
+    store.finish([verdict(job, JobState.QUEUED, company=company, charged=False) for job in held])
+    return held
+
+
+def claim_suspects(store: Store, limit: int = 99, *, model: str = "echo", token: str = "token-2") -> list[Job]:
+    return store.claim_suspects(model, limit, token=token, worker="worker-2", lease_ms=HOUR)
+
+
+def test_suspects_are_in_no_lane(store: Store) -> None:
+    suspected = suspects(store, 4, 3, size=7)
+    (other,) = added(store, size=5)
+
+    assert store.waiting("echo", after=None, limit=9) == [Waiting(other.id, other.rank)]
+    assert claim(store, [*suspected, other]) == [got(store, other)]
+    assert store.has_suspects("echo")
+    assert not store.has_suspects("else")
+    (lane,) = store.census()
+    assert (lane.queued, lane.due, lane.suspects, lane.running, lane.size) == (3, 0, 3, 1, 21)
+
+
+def test_suspects_are_claimed_in_the_company_they_may_have(store: Store) -> None:
+    alone, few = suspects(store, 1, 2), suspects(store, 3, 4)
+
+    first = claim_suspects(store)
+    assert (ids_of(first), {job.company for job in first}) == (ids_of(few[:3]), {3})
+    assert {(job.state, job.worker, job.attempt, job.claims) for job in first} == {(JobState.RUNNING, "worker-2", 1, 2)}
+    assert ids_of(claim_suspects(store, 2)) == ids_of(few[3:])
+    assert ids_of(claim_suspects(store)) == ids_of(alone[:1])
+    assert claim_suspects(store, model="else") == []
+    assert ids_of(claim_suspects(store)) == ids_of(alone[1:])
+    assert claim_suspects(store) == []
+    assert not store.has_suspects("echo")
+
+
+def test_a_suspect_waits_for_its_time_and_not_past_its_deadline(store: Store) -> None:
+    (later,) = running(store)
+    store.finish([verdict(later, JobState.QUEUED, company=1, run_at=store.now() + HOUR)])
+    (late,) = running(store, deadline_at=store.now() + 30)
+    store.finish([verdict(late, JobState.QUEUED, company=1)])
+    while store.now() <= (late.deadline_at or 0):
+        pass
+
+    assert not store.has_suspects("echo")
+    assert claim_suspects(store) == []
+
+
+def test_one_that_was_queued_again_without_company_is_no_suspect(store: Store) -> None:
+    (job,) = suspects(store, 1, 1)
+    (held,) = claim_suspects(store)
+    store.finish([verdict(held, JobState.QUEUED)])
+
+    assert not store.has_suspects("echo")
+    assert ids_of(claim(store, [job], token="token-3")) == [job.id]
+
+
+def test_two_claims_never_give_the_same_suspect(store: Store) -> None:
+    jobs = suspects(store, 4, 64)
+
+    def claim_all(number: int) -> list[str]:
+        mine: list[str] = []
+        while got := ids_of(claim_suspects(store, token=f"t{number}")):
+            mine += got
+        return mine
+
+    found = in_parallel(*(partial(claim_all, number) for number in range(4)))
+    assert sorted(job_id for mine in found for job_id in mine) == sorted(ids_of(jobs))
+
+
+def test_who_holds_what_is_known(store: Store) -> None:
+    jobs = running(store, 3)
+    (other,) = claim(store, added(store), token="token-9")
+    added(store)
+
+    assert sorted(store.holders(), key=lambda each: each.token) == [
+        Holder("token-1", "worker-1"),
+        Holder("token-9", "worker-1"),
+    ]
+    assert ids_of(store.held("token-1")) == sorted(ids_of(jobs))
+    assert store.held("token-9") == [got(store, other)]
+    store.finish([verdict(other, result={})])
+    assert store.held("token-9") == []
+
+
 @pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED, JobState.QUEUED])
 @pytest.mark.parametrize("only_lapsed", [False, True])
 def test_a_stale_fence_changes_nothing(store: Store, state: JobState, only_lapsed: bool) -> None:
@@ -363,7 +513,7 @@ def test_a_result_of_two_megabytes(store: Store) -> None:
 @pytest.mark.parametrize("state", TERMINAL)
 def test_a_terminal_job_never_changes(store: Store, state: JobState) -> None:
     job = ended(store, state)
-    fence = Fence(job.id, "token-1", job.attempt)
+    fence = Fence(job.id, "token-1", job.claims)
     assert claim(store, [job]) == []
     assert store.renew("token-1", [job.id], lease_ms=HOUR) == set()
     for new_state in (JobState.SUCCEEDED, JobState.FAILED, JobState.QUEUED):
@@ -608,3 +758,79 @@ def test_only_a_terminal_job_is_deleted(store: Store, state: JobState) -> None:
     assert store.get(job.id) is None
     assert not store.delete(job.id)
     assert {waiting.id, run.id} == set(ids_of(store.search(JobQuery())))
+
+
+@pytest.mark.parametrize("state", TERMINAL)
+def test_what_ended_long_enough_ago_is_pruned(store: Store, state: JobState) -> None:
+    job = ended(store, state)
+    finished_at = got(store, job).finished_at
+    assert finished_at is not None
+
+    assert store.prune(finished_at, after="", limit=9).jobs == 0
+    assert store.prune(finished_at + 1, after="", limit=9) == Pruned(1, job.id)
+    assert store.get(job.id) is None
+    assert store.prune(finished_at + 1, after="", limit=9) == Pruned(0, None)
+
+
+def test_attempts_and_keys_are_pruned_with_their_job(store: Store) -> None:
+    key, other_key = IdempotencyKey("key-1", "digest"), IdempotencyKey("key-2", "digest")
+    job, other = new_job(store), new_job(store)
+    store.add_once(job, key)
+    store.add_once(other, other_key)
+    for each in (job, other):
+        (held,) = claim(store, [each])
+        store.finish([verdict(held, JobState.QUEUED)])
+    store.cancel(job.id)
+
+    assert store.prune(store.now() + HOUR, after="", limit=9).jobs == 1
+    assert store.attempts(job.id) == []
+    assert store.add_once(new_job(store), key).created
+    assert len(store.attempts(other.id)) == 1
+    assert not store.add_once(new_job(store), other_key).created
+
+
+def test_what_has_not_ended_is_never_pruned(store: Store) -> None:
+    kept = [*added(store, 2), *running(store, 2), *added(store, run_at=store.now() + HOUR)]
+
+    assert store.prune(store.now() + HOUR, after="", limit=9).jobs == 0
+    assert all(store.get(job.id) is not None for job in kept)
+
+
+def test_pruning_walks_from_id_to_id(store: Store) -> None:
+    jobs = added(store, 6, created_at=0)
+    for job in (jobs[1], jobs[2], jobs[4]):
+        store.cancel(job.id)
+    before, after, seen = store.now() + HOUR, "", []
+    while (pruned := store.prune(before, after=after, limit=2)).reached is not None:
+        after = pruned.reached
+        seen.append((pruned.jobs, after))
+
+    assert seen == [(1, jobs[1].id), (1, jobs[3].id), (1, jobs[5].id)]
+    assert pruned.jobs == 0
+    assert [job.id for job in store.search(JobQuery())] == [jobs[number].id for number in (5, 3, 0)]
+
+
+def test_pruning_ends_where_all_are_too_young(store: Store) -> None:
+    (old,) = added(store, created_at=1_000)
+    young = added(store, 3, created_at=2_000)
+    store.cancel(old.id)
+
+    assert store.prune(2_000, after="", limit=2) == Pruned(0, young[0].id)
+    assert store.prune(2_000, after=young[0].id, limit=2) == Pruned(0, None)
+
+
+def test_two_that_prune_at_once_delete_each_job_once(store: Store) -> None:
+    jobs = added(store, 60)
+    for job in jobs:
+        store.cancel(job.id)
+    before = store.now() + HOUR
+
+    def prune_all() -> int:
+        after, deleted = "", 0
+        while (pruned := store.prune(before, after=after, limit=5)).reached is not None:
+            after, deleted = pruned.reached, deleted + pruned.jobs
+        return deleted
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(lambda _: prune_all(), range(4))) == 60
+    assert store.search(JobQuery()) == []

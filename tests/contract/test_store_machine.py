@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from ktqueue.job import Fence, Job, JobError, JobState, Task, Usage, Verdict
+from ktqueue.job import Attempt, Fence, Job, JobError, JobState, Task, Usage, Verdict
 from ktqueue.store.base import IdempotencyKey, JobQuery, LaneCensus, Store, Waiting
 from ktqueue.store.memory import MemoryStore
 from ktqueue.store.sql import SqlStore
@@ -58,6 +58,7 @@ def job(number: int) -> Job:
         created_at=START - number * HOUR,
         rank=float(number % 3),
         metadata=[{}, {"k": "x"}, {"k": "x", "a.b": "y"}, {'q"': "x"}][number % 4],
+        size=number,
         run_at={4: EARLIER, 5: LATER}.get(number),
         deadline_at={6: LATER, 7: EARLIER}.get(number),
     )
@@ -78,6 +79,8 @@ def comparable(answer: Any) -> Any:
         return without_instants(answer)
     if isinstance(answer, LaneCensus):
         return replace(answer, oldest_due_at=answer.oldest_due_at and 1)
+    if isinstance(answer, Attempt):
+        return replace(answer, started_at=1, ended_at=1)
     if isinstance(answer, list):
         return [comparable(each) for each in answer]
     return answer
@@ -122,6 +125,11 @@ class Stores(RuleBasedStateMachine):
     def claim_all(self, token: str, lease_ms: int) -> None:
         self.claim(list(range(JOBS + 1)), token, lease_ms)
 
+    @rule(limit=st.integers(1, 3), token=TOKENS, lease_ms=LEASES)
+    def claim_suspects(self, limit: int, token: str, lease_ms: int) -> None:
+        given = {"token": token, "worker": "w", "lease_ms": lease_ms}
+        self.both(lambda store: store.claim_suspects("a", limit, **given))  # type: ignore[arg-type]
+
     @rule(numbers=GROUPS, token=TOKENS, lease_ms=LEASES)
     def renew(self, numbers: list[int], token: str, lease_ms: int) -> None:
         ids = [f"job_{number}" for number in numbers]
@@ -133,6 +141,7 @@ class Stores(RuleBasedStateMachine):
         state=st.sampled_from([JobState.SUCCEEDED, JobState.FAILED, JobState.QUEUED, JobState.QUEUED]),
         run_at=WHENS,
         charged=st.booleans(),
+        company=st.sampled_from([None, None, 1, 2]),
         only_lapsed=st.booleans(),
     )
     def finish(self, numbers: list[int], stale: bool, only_lapsed: bool, **values: Any) -> None:
@@ -150,10 +159,10 @@ class Stores(RuleBasedStateMachine):
         self.both(lambda store: store.finish(verdicts, only_lapsed=only_lapsed))
 
     def fence(self, job_id: str, stale: bool) -> Fence:
-        """What holds the job now, or one that is an attempt behind."""
+        """What holds the job now, or one that is a claim behind."""
         now = self.memory.get(job_id)
-        token, attempt = ("red", 1) if now is None else (now.token or "red", now.attempt)
-        return Fence(job_id, token, attempt - stale)
+        token, claim = ("red", 1) if now is None else (now.token or "red", now.claims)
+        return Fence(job_id, token, claim - stale)
 
     @rule(number=NUMBERS)
     def cancel(self, number: int) -> None:
@@ -162,6 +171,10 @@ class Stores(RuleBasedStateMachine):
     @rule(number=NUMBERS)
     def delete(self, number: int) -> None:
         self.both(lambda store: store.delete(f"job_{number}"))
+
+    @rule(before=st.sampled_from([EARLIER, LATER, LATER]), after=NUMBERS, limit=st.integers(1, 4))
+    def prune(self, before: int, after: int, limit: int) -> None:
+        self.both(lambda store: store.prune(before, after=f"job_{after}" if after else "", limit=limit))
 
     @rule()
     def expire_and_wake(self) -> None:
@@ -180,6 +193,10 @@ class Stores(RuleBasedStateMachine):
     @invariant()
     def all_is_the_same(self) -> None:
         self.both(lambda store: store.census())
+        self.both(lambda store: store.has_suspects("a"))
+        self.both(lambda store: sorted(store.holders(), key=lambda each: each.token))
+        self.both(lambda store: [store.held(token) for token in ("red", "blue")])
+        self.both(lambda store: [store.attempts(f"job_{number}") for number in range(JOBS + 1)])
         self.both(lambda store: sorted(store.lapsed(50), key=lambda each: each.id))
         for each in self.both(lambda store: store.search(JobQuery(limit=100))):
             assert 0 <= each.attempt <= each.claims

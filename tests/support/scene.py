@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from ktqueue.admission import Admission
+from ktqueue.admission import Admission, Bounds
 from ktqueue.errors import LanesUnavailable, StoreUnavailable, Unavailable
 from ktqueue.events.base import Event, EventId
 from ktqueue.events.memory import MemoryEvents
@@ -15,6 +15,8 @@ from ktqueue.intake import Intake, Submission
 from ktqueue.job import Job, Task
 from ktqueue.lanes.base import Entry
 from ktqueue.lanes.memory import MemoryLanes
+from ktqueue.recovery import Recovery
+from ktqueue.retention import Retention
 from ktqueue.store.memory import MemoryStore
 from ktqueue.sweep import Sweep
 
@@ -22,6 +24,7 @@ Port = TypeVar("Port")
 Around = Callable[[str, Callable[[], Any]], Any]
 MODEL = "echo"
 LEASE_MS = 8_000
+RETENTION_DAYS = 30
 
 
 class _Proxy:
@@ -93,9 +96,17 @@ class Clock:
 class Scene:
     """One of everything. ``true_…`` are the ports as they are, the others what the use cases see of them."""
 
-    def __init__(self, *, max_queued: int = 100_000, jitter: float = 0.5) -> None:
+    def __init__(
+        self,
+        *,
+        max_queued: int = 100_000,
+        max_queued_all: int = 1_000_000,
+        max_queued_bytes: int = 1_000_000_000,
+        jitter: float = 0.5,
+    ) -> None:
         self.clock = Clock()
         self.bells: list[str] = []
+        self.dead: set[str] = set()
         self.true_store = MemoryStore(self.clock.now)
         self.true_lanes = MemoryLanes(self.bells.append, self.clock.now)
         self.true_events = MemoryEvents()
@@ -104,14 +115,21 @@ class Scene:
         self.store = around(lambda: self.true_store, self.sql)
         self.lanes = around(lambda: self.true_lanes, self.redis)
         self.events = around(lambda: self.true_events, self.redis)
-        self.admission = Admission(self.store, self.lanes, max_queued=max_queued, clock=self.clock.monotonic)
+        self.bounds = Bounds(lane=max_queued, jobs=max_queued_all, size=max_queued_bytes)
+        self.admission = self.new_admission()
         self.intake = Intake(self.store, self.lanes, self.events, self.admission)
         self.execution = Execution(self.store, self.lanes, self.events, lease_ms=LEASE_MS, jitter=lambda: jitter)
         self.sweep = self.new_sweep(jitter)
 
     def new_sweep(self, jitter: float = 0.5) -> Sweep:
         """Another light worker."""
-        return Sweep(self.store, self.lanes, self.events, jitter=lambda: jitter)
+        recovery = Recovery(self.store, self.lanes, self.events, is_dead=self.dead.__contains__, jitter=lambda: jitter)
+        retention = Retention(self.store, days=RETENTION_DAYS, clock=self.clock.monotonic, sleep=self.clock.sleep)
+        return Sweep(self.store, self.lanes, self.events, recovery, retention, clock=self.clock.monotonic)
+
+    def new_admission(self) -> Admission:
+        """Another API process."""
+        return Admission(self.store, self.lanes, bounds=self.bounds, clock=self.clock.monotonic)
 
     def submit(self, **given: Any) -> Job:
         """Accept one job."""
@@ -119,7 +137,11 @@ class Scene:
 
     def claim(self, limit: int = 100, token: str = "t") -> list[Job]:
         """Claim as a worker does."""
-        return self.execution.claim(MODEL, limit, token=token, worker="w")
+        return self.execution.claim(MODEL, limit, token=token, worker=f"worker of {token}")
+
+    def claim_suspects(self, limit: int = 100, token: str = "t") -> list[Job]:
+        """Claim suspects as a worker does."""
+        return self.execution.claim_suspects(MODEL, limit, token=token, worker=f"worker of {token}")
 
     def row(self, job: Job) -> Job:
         """The job as the store has it."""

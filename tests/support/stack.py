@@ -86,7 +86,7 @@ class Stack:
         if self.process.poll() is not None:
             pytest.fail(f"the stack ended with status {self.process.returncode}:\n{self.said()}")
         try:
-            return self.http.get("/readyz").status_code == 200
+            return self.http.get("/readyz", timeout=5).status_code == 200
         except httpx.TransportError:
             return False
 

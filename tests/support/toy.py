@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ktqueue.job import JobError, Usage
+from ktqueue.job import JobError, JsonObject, Usage
 from worker.engines.base import Delta, Failed, Finished, Output, Request
 
 ERRORS = {
@@ -17,7 +17,7 @@ class ToyEngine:
     """``params.steps`` (1) is how many steps a request takes, ``params.fail`` how it fails at its last.
 
     Each step but the last adds a letter to the text. ``at`` says what else happens, by the number of the step.
-    Made with ``works=False`` it raises out of every step.
+    Made with ``works=False`` it raises out of every step. ``crash`` is what ``fail`` = ``crash`` does.
     """
 
     def __init__(
@@ -27,16 +27,23 @@ class ToyEngine:
         at: Mapping[int, Callable[[], object]] | None = None,
         each_step: Callable[[], object] = lambda: None,
         works: bool = True,
+        crash: Callable[[], object] = lambda: None,
     ) -> None:
         self._capacity = capacity
         self._at = at or {}
         self._each_step = each_step
         self._works = works
+        self._crash = crash
         self._members: dict[str, tuple[Request, int, int]] = {}
         self.steps = 0
         self.largest = 0
         self.submitted: list[str] = []
         self.cancelled: list[str] = []
+        self._answers: dict[str, JsonObject] = {}
+
+    def answer_with(self, job_id: str, result: JsonObject) -> None:
+        """What a request's result shall be."""
+        self._answers[job_id] = result
 
     @property
     def members(self) -> list[str]:
@@ -72,10 +79,14 @@ class ToyEngine:
             self._members[job_id] = (request, done, largest)
             return Delta(job_id, chr(96 + done), done - 1, done / request.params["steps"])
         del self._members[job_id]
-        if (how := request.params.get("fail")) is not None:
+        how = request.params.get("fail")
+        if how == "crash":
+            self._crash()
+        elif how is not None:
             return Failed(job_id, ERRORS[how])
         text = "".join(chr(97 + number) for number in range(done - 1))
-        return Finished(job_id, {"text": text, "finish_reason": "length"}, Usage(1, done), largest)
+        result = self._answers.get(job_id, {"text": text, "finish_reason": "length"})
+        return Finished(job_id, result, Usage(1, done), largest)
 
     def cancel(self, job_id: str) -> None:
         """Forget a request."""

@@ -143,7 +143,7 @@ def test_a_late_worker_changes_nothing(scene: Scene) -> None:
     scene.sweep()
     scene.clock.sleep(1)
     scene.sweep()
-    [held] = scene.claim(token="new")
+    [held] = scene.claim_suspects(token="new")
 
     scene.execution.settle([scene.execution.success(late, {"by": "the late one"}, None, 1)])
     assert scene.row(job) == held
@@ -152,14 +152,14 @@ def test_a_late_worker_changes_nothing(scene: Scene) -> None:
     assert scene.row(job).result == {"by": "the new one"}
 
 
-def test_the_same_token_is_fenced_by_its_attempt(scene: Scene) -> None:
+def test_the_same_token_is_fenced_by_its_claim(scene: Scene) -> None:
     job = scene.submit()
     [first] = scene.claim(token="mine")
     scene.clock.sleep(LEASE_MS / 1000)
     scene.sweep()
     scene.clock.sleep(1)
     scene.sweep()
-    [second] = scene.claim(token="mine")
+    [second] = scene.claim_suspects(token="mine")
 
     assert scene.execution.settle([scene.execution.success(first, {"attempt": 1}, None, 1)]) == set()
     assert scene.row(job) == second

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktqueue.errors import Conflict, IdempotencyMismatch, NotFound, StoreUnavailable
+from ktqueue.errors import Conflict, IdempotencyMismatch, NotFound, QueueFull, StoreUnavailable
 from ktqueue.events.base import END, Event, EventId
 from ktqueue.intake import LaneStatus, Place
 from ktqueue.job import Job, JobError, JobState
@@ -132,6 +132,18 @@ def test_a_key_is_for_one_request(scene: Scene) -> None:
         scene.intake.submit(submission(), IdempotencyKey("key", "another digest"))
     assert refusal.value.field == "Idempotency-Key"
     assert scene.waiting() == [job.id]
+
+
+def test_a_replay_finds_its_job_in_a_lane_that_is_full() -> None:
+    scene = Scene(max_queued=1)
+    job, _ = scene.intake.submit(submission(), KEY)
+
+    assert scene.intake.submit(submission(), KEY) == (job, False)
+    with pytest.raises(IdempotencyMismatch):
+        scene.intake.submit(submission(), IdempotencyKey("key", "another digest"))
+    for key in (None, IdempotencyKey("new", "digest")):
+        with pytest.raises(QueueFull):
+            scene.intake.submit(submission(), key)
 
 
 def test_an_answer_lost_on_its_way_is_repeated_under_the_same_key(scene: Scene) -> None:

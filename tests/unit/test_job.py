@@ -54,7 +54,7 @@ def test_the_diagram_draws_the_transitions() -> None:
 
 
 def test_a_fence_names_the_claim_that_holds_the_job() -> None:
-    assert fence_of(job(token="t", attempt=2)) == Fence("job_1", "t", 2)
+    assert fence_of(job(token="t", claims=2)) == Fence("job_1", "t", 2)
 
 
 def test_a_job_that_nobody_holds_has_no_fence() -> None:

@@ -40,12 +40,19 @@ class Supervised:
         head = NOTES.format(notes=str(self._folder / f"{name}.notes"))
         return {"name": name, "argv": [sys.executable, "-c", head + code], **more}
 
-    def start(self, *programs: dict[str, Any], grace_s: float = 5.0, start_timeout_s: float = 60.0) -> None:
+    def start(
+        self,
+        *programs: dict[str, Any],
+        grace_s: float = 5.0,
+        start_timeout_s: float = 60.0,
+        stdin: int = subprocess.DEVNULL,
+    ) -> None:
         described = {"programs": programs, "grace_s": grace_s, "start_timeout_s": start_timeout_s}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.supervised", json.dumps(described)],
                 cwd=ROOT,
+                stdin=stdin,
                 stdout=log,
                 stderr=log,
             )
@@ -170,6 +177,105 @@ def test_one_that_was_killed_is_started_again_and_leaves_no_child(supervised: Su
     assert supervised.pid("parent", nth=1) != first
     assert "parent ended with SIGKILL" in supervised.said()
     until(lambda: gone(child), "the child of the dead to be ended")
+
+
+def test_one_that_ends_in_good_order_is_started_again_at_once(supervised: Supervised) -> None:
+    supervised.start(supervised.program("api", "note('started')\ntime.sleep(1.5)"))
+    assert supervised.pid("api", nth=2)
+
+    assert "back" not in supervised.said()
+    assert supervised.said().count("api has ended in good order; again at once") >= 2
+
+
+# --- rolling restart -------------------------------------------------------------------------------------------
+
+LEAVES = "signal.signal(signal.SIGTERM, lambda *_: (note('left'), sys.exit()))\n"
+ANNOUNCES = "from ktqueue.process import announce\nannounce()\n"
+
+
+def test_a_rolling_restart_replaces_one_after_the_other_but_no_server(supervised: Supervised) -> None:
+    names = ["first", "second", "third"]
+    supervised.start(
+        supervised.program("server", STAYS, serves_others=True),
+        *(supervised.program(name, LEAVES + "note(str(time.monotonic_ns()))\n" + STAYS) for name in names),
+    )
+    until(lambda: "all are ready" in supervised.said(), "a supervisor that is ready")
+    old = [supervised.pid(name) for name in names]
+    supervised.process.send_signal(signal.SIGHUP)
+    until(lambda: "everything has been restarted" in supervised.said(), "the end of the rolling restart")
+    new = [supervised.pid(name, nth=1) for name in names]
+
+    assert all(gone(pid) for pid in old)
+    assert not any(gone(pid) for pid in new)
+    assert len(supervised.notes("server")) == 1
+    begun = [int(word) for name in names for word, pid in supervised.notes(name) if word.isdigit() and pid in new]
+    assert len(begun) == 3
+    assert begun == sorted(begun)
+    assert "again in" not in supervised.said()
+
+
+def test_one_that_overlaps_leaves_once_its_successor_is_ready(supervised: Supervised, tmp_path: Path) -> None:
+    waits = f"note('begun')\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.05)\n"
+    (tmp_path / "go").touch()
+    supervised.start(supervised.program("api", LEAVES + waits + ANNOUNCES + STAYS, overlaps=True))
+    old = supervised.pid("api")
+    until(lambda: "all are ready" in supervised.said(), "a supervisor that is ready")
+    (tmp_path / "go").unlink()
+    supervised.process.send_signal(signal.SIGHUP)
+    new = supervised.pid("api", "begun", nth=1)
+    assert not gone(old)
+    assert "left" not in [word for word, _ in supervised.notes("api")]
+    (tmp_path / "go").touch()
+    until(lambda: "everything has been restarted" in supervised.said(), "the end of the rolling restart")
+
+    assert gone(old)
+    assert not gone(new)
+
+
+def test_a_successor_that_does_not_get_ready_changes_nothing(supervised: Supervised, tmp_path: Path) -> None:
+    silent = f"if not os.path.exists({str(tmp_path / 'silent')!r}): announce()\n"
+    supervised.start(
+        supervised.program("api", ANNOUNCES.partition("announce()\n")[0] + silent + STAYS, overlaps=True),
+        supervised.program("next", STAYS),
+        start_timeout_s=5.0,
+    )
+    old = supervised.pid("api")
+    until(lambda: "all are ready" in supervised.said(), "a supervisor that is ready")
+    (tmp_path / "silent").touch()
+    supervised.process.send_signal(signal.SIGHUP)
+    until(lambda: "api was not ready in time" in supervised.said(), "the supervisor to give up")
+
+    assert not gone(old)
+    assert gone(supervised.pid("api", nth=1))
+    assert len(supervised.notes("next")) == 1
+    assert supervised.stop() == 0
+    assert gone(old)
+
+
+def test_a_stop_in_the_middle_of_a_rolling_restart_leaves_none(supervised: Supervised, tmp_path: Path) -> None:
+    silent = f"if not os.path.exists({str(tmp_path / 'silent')!r}): announce()\n"
+    supervised.start(supervised.program("api", ANNOUNCES.partition("announce()\n")[0] + silent + STAYS, overlaps=True))
+    until(lambda: "all are ready" in supervised.said(), "a supervisor that is ready")
+    (tmp_path / "silent").touch()
+    supervised.process.send_signal(signal.SIGHUP)
+    both = [supervised.pid("api"), supervised.pid("api", nth=1)]
+
+    assert supervised.stop() == 0
+    assert all(gone(pid) for pid in both)
+
+
+def test_a_terminal_that_is_closed_ends_everything(supervised: Supervised) -> None:
+    ours, theirs = os.openpty()
+    supervised.start(supervised.program("one", STAYS), stdin=theirs)
+    os.close(theirs)
+    until(lambda: "all are ready" in supervised.said(), "a supervisor that is ready")
+    supervised.process.send_signal(signal.SIGHUP)
+    until(lambda: "everything has been restarted" in supervised.said(), "a rolling restart")
+    os.close(ours)
+    supervised.process.send_signal(signal.SIGHUP)
+
+    assert supervised.status() == 0
+    assert gone(supervised.pid("one", nth=1))
 
 
 # --- stop ------------------------------------------------------------------------------------------------------

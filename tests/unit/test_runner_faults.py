@@ -6,8 +6,8 @@ import pytest
 
 from ktqueue.errors import LanesUnavailable, StoreUnavailable
 from ktqueue.events.base import REQUEUED, EventId
-from ktqueue.job import JobState
-from tests.support.draining import GRACE_S, Stop, job_of, runner, states, toy
+from ktqueue.job import ENGINE_CRASHED, Job, JobState
+from tests.support.draining import GRACE_S, STEP_S, Stop, job_of, runner, states, toy
 from tests.support.scene import LEASE_MS, Scene
 from tests.support.toy import ToyEngine
 from worker.runner import EngineBroken
@@ -93,16 +93,131 @@ def test_with_nothing_held_an_outage_ends_the_drain(scene: Scene, port: str, err
         runner(scene, toy(scene)).drain()
 
 
-def test_a_broken_engine_fails_every_attempt_in_it(scene: Scene) -> None:
-    again, last = job_of(scene), job_of(scene, max_attempts=1)
+def test_what_a_broken_engine_held_is_suspected_and_not_charged(scene: Scene) -> None:
+    jobs = [job_of(scene), job_of(scene, max_attempts=1)]
     with pytest.raises(EngineBroken, match="RuntimeError: the device is lost"):
         runner(scene, ToyEngine(works=False)).drain()
 
-    assert states(scene, [again, last]) == [JobState.QUEUED, JobState.FAILED]
-    error = scene.row(last).error
+    rows = [scene.row(job) for job in jobs]
+    assert [(row.state, row.attempt, row.company) for row in rows] == [(JobState.QUEUED, 0, 1)] * 2
+    assert scene.told(jobs[0])[-1].id == EventId(1, REQUEUED)
+
+
+def test_an_engine_that_a_job_breaks_on_its_own_fails_it(scene: Scene) -> None:
+    job = job_of(scene, max_attempts=1)
+    with pytest.raises(EngineBroken):
+        runner(scene, ToyEngine(works=False)).drain()
+
+    assert (scene.row(job).state, scene.row(job).error) == (JobState.FAILED, ENGINE_CRASHED)
+
+
+def poisoned(scene: Scene, count: int) -> tuple[list[Job], Job]:
+    """Jobs of which one breaks every engine that it is in."""
+    jobs = [job_of(scene, 1, "crash" if n == count // 2 else None) for n in range(count)]
+    return [job for job in jobs if "fail" not in job.params], jobs[count // 2]
+
+
+def live_through(scene: Scene, capacity: int) -> int:
+    """One process after the other, until nothing waits; how many of them broke."""
+
+    def crash() -> None:
+        raise RuntimeError("a kernel fault")
+
+    broken = 0
+    for _ in range(100):
+        engine = ToyEngine(capacity, each_step=lambda: scene.clock.sleep(STEP_S), crash=crash)
+        try:
+            runner(scene, engine).drain()
+        except EngineBroken:
+            broken += 1
+        scene.clock.sleep(1.0)
+        scene.sweep()
+        if not scene.true_store.census():
+            break
+    return broken
+
+
+def test_one_poison_job_among_63_good_ones_fails_alone(scene: Scene) -> None:
+    good, poison = poisoned(scene, 64)
+
+    broken = live_through(scene, 64)
+
+    assert set(states(scene, good)) == {JobState.SUCCEEDED}
+    assert {scene.row(job).attempt for job in good} == {1}
+    assert (scene.row(poison).state, scene.row(poison).error) == (JobState.FAILED, ENGINE_CRASHED)
+    assert scene.row(poison).attempt == 3
+    assert broken == 5
+    assert [each.charged for each in scene.intake.attempts(poison.id)] == [False, False, True, True, True]
+
+
+def test_suspects_have_the_engine_to_themselves(scene: Scene) -> None:
+    _, poison = poisoned(scene, 4)
+    later: list[Job] = []
+    with pytest.raises(EngineBroken):
+        runner(scene, ToyEngine(works=False)).drain()
+    later += [job_of(scene, 2) for _ in range(3)]
+    crowds: list[list[str]] = []
+    engine = ToyEngine(4, each_step=lambda: crowds.append(engine.members), crash=lambda: None)
+    runner(scene, engine).drain()
+
+    assert [poison.id] in crowds
+    assert sorted(map(len, crowds)) == [1, 1, 1, 1, 3, 3]
+    assert set(states(scene, later)) == {JobState.SUCCEEDED}
+
+
+def test_suspects_wait_until_the_batch_has_run_out(scene: Scene) -> None:
+    long = job_of(scene, 300)
+    late: list[Job] = []
+
+    def a_neighbour_dies() -> None:
+        late.append(job_of(scene))
+        scene.claim(token="dead")
+        scene.dead.add("worker of dead")
+        scene.sweep()
+
+    def one_more() -> None:
+        late.append(job_of(scene))
+
+    crowds: list[list[str]] = []
+
+    def look() -> None:
+        crowds.append(engine.members)
+        scene.clock.sleep(STEP_S)
+
+    engine = ToyEngine(4, at={2: a_neighbour_dies, 200: one_more}, each_step=look)
+    runner(scene, engine).drain()
+
+    assert states(scene, [long, *late]) == [JobState.SUCCEEDED] * 3
+    assert [late[0].id] in crowds
+    assert all(len(crowd) == 1 for crowd in crowds)
+
+
+def test_a_result_that_cannot_be_stored_fails_alone(scene: Scene) -> None:
+    odd, good = job_of(scene, 1), job_of(scene, 1)
+    engine = toy(scene)
+    engine.answer_with(odd.id, {"text": object()})
+    runner(scene, engine).drain()
+
+    assert states(scene, [odd, good]) == [JobState.FAILED, JobState.SUCCEEDED]
+    error = scene.row(odd).error
     assert error is not None
-    assert (error.code, error.message) == ("engine_error", "the engine failed: RuntimeError")
-    assert scene.told(again)[-1].id == EventId(1, REQUEUED)
+    assert error.code == "engine_error"
+
+
+def test_a_slow_engine_gets_leases_that_outlast_its_steps(scene: Scene) -> None:
+    job = job_of(scene, 4)
+    late = [LEASE_MS / 1000 + 2]
+    engine = ToyEngine(4, each_step=lambda: scene.clock.sleep(late[0]), at={})
+    leases: list[int] = []
+
+    def note(_name: str) -> None:
+        row = scene.row(job)
+        leases.append((row.lease_until or 0) - scene.clock.now())
+
+    scene.sql.before = note
+    runner(scene, engine).drain()
+
+    assert max(leases) > late[0] * 1000 + LEASE_MS
 
 
 def test_what_a_broken_engine_held_comes_back_by_its_lease_if_the_database_is_away_too(scene: Scene) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from ktqueue.errors import ConfigurationError, UnknownModel
 from ktqueue.models import Catalogue, load_catalogue
-from ktqueue.supervisor import check_models, check_port, hold_home
+from ktqueue.supervisor import check_models, hold_home, listen
 
 ROOT = Path(__file__).resolve().parents[2]
 ECHO = '[models.echo]\nengine = "echo"\n'
@@ -46,18 +46,25 @@ def catalogue(folder: Path, text: str) -> Catalogue:
 
 def test_a_taken_port_is_named(taken: int) -> None:
     with pytest.raises(ConfigurationError, match=f"can't listen on 127.0.0.1:{taken}: Address already in use"):
-        check_port("127.0.0.1", taken)
+        listen("127.0.0.1", taken)
 
 
 def test_an_address_of_another_machine_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"can't listen on 192\.0\.2\.1:8000: "):
-        check_port("192.0.2.1", 8000)
+        listen("192.0.2.1", 8000)
 
 
-def test_a_free_port_stays_free() -> None:
-    port = free_port()
-    check_port("127.0.0.1", port)
-    check_port("localhost", port)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_connections_are_taken_from_the_first_moment(host: str) -> None:
+    try:
+        listener = listen(host, free_port())
+    except ConfigurationError as error:
+        pytest.skip(str(error))
+    with listener, socket.create_connection(listener.getsockname()[:2]) as client:
+        client.sendall(b"hello")
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.recv(5) == b"hello"
 
 
 # --- the home --------------------------------------------------------------------------------------------------

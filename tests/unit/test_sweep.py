@@ -8,9 +8,11 @@ import pytest
 
 from ktqueue.errors import LanesUnavailable, StoreUnavailable
 from ktqueue.events.base import END, REQUEUED, EventId
-from ktqueue.job import Job, JobState
+from ktqueue.job import ENGINE_CRASHED, Job, JobState, Outcome
+from ktqueue.lanes.base import Backlog, Entry
+from ktqueue.recovery import GROUP
 from ktqueue.retry import Backoff
-from ktqueue.sweep import GROUP, LEASE_LOST, PAGE, PAGES_A_SWEEP, Repairs
+from ktqueue.sweep import PAGE, PAGES_A_SWEEP, Repairs
 from tests.support.scene import LEASE_MS, MODEL, Scene, submission
 
 NOTHING = Repairs(recovered=0, expired=0, woken=0, requeued=0)
@@ -20,6 +22,15 @@ LONGEST_BACKOFF_S = Backoff().cap_ms / 1000
 @pytest.fixture
 def scene() -> Scene:
     return Scene()
+
+
+@pytest.fixture
+def crowd(scene: Scene) -> list[Job]:
+    """Of 64 that died together."""
+    jobs = many(scene, 64)
+    scene.claim(token="dead")
+    scene.dead.add("worker of dead")
+    return jobs
 
 
 def let_lapse(scene: Scene) -> None:
@@ -57,13 +68,14 @@ def test_a_job_whose_worker_died_is_tried_again(scene: Scene) -> None:
 
     scene.clock.sleep(LONGEST_BACKOFF_S)
     scene.sweep()
-    assert [claimed.attempt for claimed in scene.claim()] == [2]
+    assert scene.claim() == []
+    assert [claimed.attempt for claimed in scene.claim_suspects()] == [2]
 
 
 def test_a_job_whose_workers_all_died_has_failed(scene: Scene) -> None:
     job = scene.submit(max_attempts=3)
     for attempt in (1, 2, 3):
-        [claimed] = scene.claim()
+        [claimed] = scene.claim() if attempt == 1 else scene.claim_suspects()
         assert claimed.attempt == attempt
         let_lapse(scene)
         scene.sweep()
@@ -71,11 +83,14 @@ def test_a_job_whose_workers_all_died_has_failed(scene: Scene) -> None:
         scene.sweep()
 
     row = scene.row(job)
-    assert (row.state, row.attempt, row.error) == (JobState.FAILED, 3, LEASE_LOST)
-    assert row.error is not None
-    assert row.error.code == "lease_lost"
+    assert (row.state, row.attempt, row.error) == (JobState.FAILED, 3, ENGINE_CRASHED)
     assert scene.told(job)[-1].id == EventId(3, END)
-    assert scene.told(job)[-1].data["code"] == "lease_lost"
+    assert scene.told(job)[-1].data["code"] == "engine_crashed"
+    assert [(each.attempt, each.charged, each.outcome) for each in scene.intake.attempts(job.id)] == [
+        (1, True, Outcome.LEASE_LOST),
+        (2, True, Outcome.LEASE_LOST),
+        (3, True, Outcome.CRASHED),
+    ]
 
 
 def test_a_lease_renewed_in_the_last_moment_holds(scene: Scene) -> None:
@@ -90,6 +105,59 @@ def test_a_lease_renewed_in_the_last_moment_holds(scene: Scene) -> None:
     scene.sql.before = renew
     assert scene.sweep() == NOTHING
     assert scene.row(job).token == claimed[0].token
+
+
+def test_the_jobs_of_a_process_that_is_seen_to_be_dead_go_back_at_once(scene: Scene, crowd: list[Job]) -> None:
+    other = scene.submit()
+    scene.claim(token="alive")
+
+    assert scene.sweep().recovered == 64
+    assert {(scene.row(job).state, scene.row(job).attempt, scene.row(job).company) for job in crowd} == {
+        (JobState.QUEUED, 0, 8)
+    }
+    assert scene.row(other).state is JobState.RUNNING
+    assert scene.bells
+    assert scene.waiting() == []
+    assert scene.told(crowd[0])[-1].id == EventId(1, REQUEUED)
+
+
+def test_suspects_run_in_ever_smaller_company_and_are_not_charged(scene: Scene, crowd: list[Job]) -> None:
+    scene.sweep()
+    assert scene.claim() == []
+    first = scene.claim_suspects(token="first")
+    scene.execution.settle([scene.execution.success(job, {}, None, 8) for job in first])
+    second = scene.claim_suspects(token="second")
+    assert [len(first), len(second)] == [8, 8]
+    scene.dead.add("worker of second")
+    scene.sweep()
+
+    # Those that may have the most company come first: they are more, and less likely to be the culprit.
+    assert all(len(scene.claim_suspects(token=f"t{n}")) == 8 for n in range(6))
+    [alone] = scene.claim_suspects(token="alone")
+    assert (alone.company, alone.attempt, alone.claims) == (1, 1, 3)
+    assert {scene.row(job).attempt for job in first} == {1}
+    assert [each.outcome for each in scene.intake.attempts(alone.id)] == [
+        Outcome.CRASHED,
+        Outcome.CRASHED,
+        Outcome.RUNNING,
+    ]
+
+
+def test_a_suspect_is_not_claimed_among_others_though_a_lane_holds_it(scene: Scene, crowd: list[Job]) -> None:
+    scene.sweep()
+    scene.true_lanes.add([Entry(MODEL, job.id, job.rank) for job in crowd])
+
+    assert scene.claim() == []
+
+
+@pytest.mark.usefixtures("crowd")
+def test_suspects_whose_bell_was_lost_are_rung_for_again(scene: Scene) -> None:
+    scene.sweep()
+    scene.bells.clear()
+    scene.true_lanes.answer(MODEL)
+    scene.sweep()
+
+    assert scene.bells == [MODEL]
 
 
 def test_a_crowd_of_dead_is_recovered_in_groups(scene: Scene) -> None:
@@ -237,7 +305,7 @@ def test_sweeping_twice_side_by_side_is_sweeping_once(scene: Scene, call: str) -
     assert [sum(one.recovered for one in repairs), sum(one.expired for one in repairs)] == [2, 1]
     assert sum(one.woken for one in repairs) == 1
     assert scene.row(overdue).state is JobState.EXPIRED
-    assert (scene.row(lapsed).state, scene.row(lapsed).attempt) == (JobState.QUEUED, 1)
+    assert (scene.row(lapsed).state, scene.row(lapsed).company) == (JobState.QUEUED, 1)
     assert sorted(scene.waiting()) == sorted([woken.id, lost.id])
 
 
@@ -270,3 +338,48 @@ def test_leases_are_recovered_without_redis(scene: Scene) -> None:
     with pytest.raises(LanesUnavailable):
         scene.sweep()
     assert scene.row(job).state is JobState.QUEUED
+
+
+# --- the census ------------------------------------------------------------------------------------------------
+
+
+def counts_taking(scene: Scene, seconds: float, sweeps: int) -> int:
+    """How many of so many sweeps, a second apart, count what is queued."""
+
+    def take(name: str) -> None:
+        if name == "census":
+            scene.clock.sleep(seconds)
+
+    scene.sql.before = take
+    for _ in range(sweeps):
+        began = scene.clock.monotonic()
+        scene.sweep()
+        scene.clock.sleep(max(0.0, began + 1 - scene.clock.monotonic()))
+    return scene.sql.calls["census"]
+
+
+@pytest.mark.parametrize(("seconds", "every"), [(0.001, 1), (0.1, 1), (0.3, 3), (0.5, 5), (0.9, 5)])
+def test_counting_takes_a_tenth_of_the_time_at_most_but_is_never_forgotten(
+    scene: Scene, seconds: float, every: int
+) -> None:
+    assert counts_taking(scene, seconds, 60) == 60 // every
+
+
+def test_between_two_counts_lanes_are_still_repaired(scene: Scene) -> None:
+    jobs = many(scene, 3)
+    counted = counts_taking(scene, 0.5, 1)
+    scene.empty_lane()
+    scene.bells.clear()
+
+    assert scene.sweep().requeued == 3
+    assert scene.bells == [MODEL]
+    assert scene.waiting() == [job.id for job in jobs]
+    assert scene.sql.calls["census"] == counted
+
+
+def test_what_was_counted_is_told_to_whoever_admits(scene: Scene) -> None:
+    scene.submit(run_at=scene.clock.now() + 60_000)
+    job = scene.submit()
+    scene.sweep()
+
+    assert scene.true_lanes.backlog() == Backlog(scene.clock.now(), {MODEL: 1}, 2 * job.size)

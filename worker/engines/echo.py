@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
+import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ktqueue.job import JobError
 from worker.engines.base import Failed, Finished, Output, Request
@@ -15,11 +16,36 @@ LONGEST_REST_S = 0.005
 """A step waits at most so long for the next delay to end: whoever drains us wants to look around, and not to spin."""
 
 
+def _crash() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _raise() -> None:
+    raise RuntimeError("raised as params.fail asked")
+
+
+def _run_out_of_memory() -> None:
+    raise MemoryError
+
+
+def _hang() -> None:
+    """For ever, as a kernel may: holding the interpreter, so that no thread of this process can do a thing about it."""
+    re.match(r"(a+)+$", "a" * 100 + "b")
+
+
+BREAKING: Mapping[str, Callable[[], None]] = {
+    "crash": _crash,
+    "raise": _raise,
+    "memory": _run_out_of_memory,
+    "hang": _hang,
+}
+
+
 class EchoEngine:
     """The result is the input, after ``params.delay_ms``.
 
-    ``params.fail`` (``permanent``, ``retryable``, ``crash``) is honoured only with ``faults``; ``crash`` kills the
-    process. ``clock`` and ``sleep`` are in seconds.
+    ``params.fail`` (``permanent``, ``retryable``; ``crash``, ``raise``, ``memory``, ``hang``) is honoured only with
+    ``faults``; the latter take the whole engine along. ``clock`` and ``sleep`` are in seconds.
     """
 
     def __init__(
@@ -74,8 +100,8 @@ class EchoEngine:
             return Finished(request.id, request.input, usage=None, largest_batch=shared)
         if not self._faults:
             return Failed(request.id, JobError("invalid_request", "params.fail: this model does not fail on request"))
-        if fail == "crash":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if fail in BREAKING:
+            BREAKING[fail]()
         return Failed(
             request.id, JobError("engine_error", "failed as params.fail asked", retryable=fail == "retryable")
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
-from ktqueue.admission import Admission
+from ktqueue.admission import Admission, Bounds
 from ktqueue.errors import LanesUnavailable, StoreUnavailable, Unavailable
 from ktqueue.events.base import START, Event, EventId
 from ktqueue.events.memory import MemoryEvents
@@ -18,6 +18,8 @@ from ktqueue.following import Following
 from ktqueue.intake import Intake, Submission
 from ktqueue.job import TRANSITIONS, Job, JobState
 from ktqueue.lanes.memory import MemoryLanes
+from ktqueue.recovery import Recovery
+from ktqueue.retention import Retention
 from ktqueue.store.base import IdempotencyKey, JobQuery
 from ktqueue.store.memory import MemoryStore
 from ktqueue.sweep import Sweep
@@ -29,9 +31,10 @@ from worker.runner import Runner
 STEP_S = 0.05
 HEARTBEAT_S = 2.0
 GRACE_S = 3.0
+BOUNDS = Bounds(lane=1000, jobs=1000, size=1_000_000)
 MANY = 2_000
 """More calls than anyone makes."""
-WRITES = {"add", "add_once", "claim", "renew", "finish", "cancel", "expire", "wake", "delete"}
+WRITES = {"add", "add_once", "claim", "claim_suspects", "renew", "finish", "cancel", "expire", "wake", "delete"}
 
 
 class PatientEvents(MemoryEvents):
@@ -68,6 +71,8 @@ class World:
         self.actors: list[Actor] = []
         self.followers: list[Follower] = []
         self.stops: dict[Actor, list[bool]] = {}
+        self.workers: dict[Actor, str] = {}
+        self._dead: set[str] = set()
         self._acting: Actor | None = None
         self._owners: dict[str, Actor | None] = {}
         self.true_store = MemoryStore(self.clock.now)
@@ -75,7 +80,9 @@ class World:
         self._store = around(lambda: self.true_store, self._call_store)
         self._lanes = around(lambda: self.true_lanes, self._call_redis)
         self._events = around(lambda: self.true_events, self._call_redis)
-        self.sweep = Sweep(self._store, self._lanes, self._events, jitter=lambda: 0.5)
+        recovery = Recovery(self._store, self._lanes, self._events, is_dead=self._seen_dead, jitter=lambda: 0.5)
+        retention = Retention(self._store, days=1, clock=self.clock.monotonic, sleep=self.clock.sleep)
+        self.sweep = Sweep(self._store, self._lanes, self._events, recovery, retention, clock=self.clock.monotonic)
         self.following = Following(self._store, self._events, clock=self.clock.monotonic, sleep=self.clock.sleep)
         self._numbers = count()
         self._execution = Execution(self._store, self._lanes, self._events, lease_ms=LEASE_MS, jitter=lambda: 0.5)
@@ -100,7 +107,7 @@ class World:
 
     def intake(self) -> Intake:
         """Of an API process that serves one request: what its threads share is tested elsewhere."""
-        admission = Admission(self._store, self._lanes, max_queued=1000, clock=self.clock.monotonic)
+        admission = Admission(self._store, self._lanes, bounds=BOUNDS, clock=self.clock.monotonic)
         return Intake(
             self._store, self._lanes, self._events, admission, new_id=lambda: f"job_{next(self._numbers):032x}"
         )
@@ -113,11 +120,17 @@ class World:
     def work(self, capacity: int, *, works: bool = True) -> Actor:
         """A bell woke a slot."""
         stop = [False]
+        worker = f"worker {next(self._numbers)}"
+
+        def crash() -> None:
+            self._dead.add(worker)
+            raise Killed
+
         runner = Runner(
             self._execution,
-            ToyEngine(capacity, each_step=lambda: self.clock.sleep(STEP_S), works=works),
+            ToyEngine(capacity, each_step=lambda: self.clock.sleep(STEP_S), works=works, crash=crash),
             model=MODEL,
-            worker="w",
+            worker=worker,
             heartbeat_s=HEARTBEAT_S,
             grace_s=GRACE_S,
             stopping=lambda: stop[0],
@@ -126,7 +139,12 @@ class World:
         )
         actor = self.act("worker", runner.drain)
         self.stops[actor] = stop
+        self.workers[actor] = worker
         return actor
+
+    def _seen_dead(self, worker: str) -> bool:
+        """Every other worker is on another machine, where nobody sees it die."""
+        return worker in self._dead and int(worker.split()[1]) % 2 == 0
 
     def follow(self, job_id: str) -> Actor:
         """A client streams a job's events."""
@@ -143,6 +161,8 @@ class World:
                 break
         if then is not None:
             actor.go(then)
+        if then is Turn.KILL and actor in self.workers:
+            self._dead.add(self.workers[actor])
         self._acting = None
         self.actors = [one for one in self.actors if not one.ended]
 
@@ -189,8 +209,9 @@ class World:
             return
         assert not old.state.terminal, "2: what has ended changed"
         assert new.state is old.state or new.state in TRANSITIONS[old.state]
-        assert new.claims == old.claims + (name == "claim")
-        if name == "claim" and new.token is not None:
+        claims = name in {"claim", "claim_suspects"}
+        assert new.claims == old.claims + claims
+        if claims and new.token is not None:
             self._owners[new.token] = self._acting
         if name == "finish":
             self._check_fence(old)
@@ -201,7 +222,7 @@ class World:
         actor = self._acting
         assert actor is not None
         if actor.kind == "sweep":
-            assert old.lease_until <= self.clock.now(), "3: its worker lives"
+            assert old.lease_until <= self.clock.now() or old.worker in self._dead, "3: its worker lives"
         else:
             assert self._owners[old.token] is actor, "3: another held it"
 

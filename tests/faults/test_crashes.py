@@ -1,0 +1,146 @@
+"""Processes that die, hang and freeze under a real stack: who pays for it, and how soon all goes on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.stack import Stack, running, until
+
+pytestmark = pytest.mark.timeout(240)
+
+LANES = """
+[models.echo]
+engine = "echo"
+max_batch = 64
+faults = true
+
+[models.pair]
+engine = "echo"
+slots = 2
+faults = true
+"""
+BATCH = 64
+LEASE_S = 60
+"""So long that nothing here comes back by its lease."""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    given = {"KTQ_LEASE_SECONDS": str(LEASE_S), "KTQ_STEP_SECONDS": "1"}
+    with running(tmp_path_factory.mktemp("crashes"), models=LANES, **given) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One with short leases, whose workers are frozen past them."""
+    given = {"KTQ_LEASE_SECONDS": "2", "KTQ_HEARTBEAT_SECONDS": "0.5"}
+    with running(tmp_path_factory.mktemp("forgetful"), models=LANES, **given) as started:
+        yield started
+
+
+def attempts(stack: Stack, job_id: str) -> list[dict[str, Any]]:
+    answer = stack.http.get(f"/api/v1/jobs/{job_id}/attempts")
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["data"])
+
+
+def outcomes(stack: Stack, job_id: str) -> list[tuple[str, bool]]:
+    return [(each["outcome"], each["charged"]) for each in attempts(stack, job_id)]
+
+
+def a_batch(stack: Stack, count: int, params: dict[str, Any], **fields: Any) -> tuple[list[str], str]:
+    """Jobs that are in an engine together; the good ones, and the one with these ``params``."""
+    good = [{"model": "echo", "input": {"n": n}, "params": {"delay_ms": 200}} for n in range(count - 1)]
+    ids = stack.bulk([*good, {"model": "echo", "input": {}, "params": {"delay_ms": 100, **params}, **fields}])
+    return ids[:-1], ids[-1]
+
+
+@pytest.mark.parametrize("fail", ["crash", "memory"])
+def test_one_poison_job_among_63_good_ones_fails_alone(stack: Stack, fail: str) -> None:
+    good, poison = a_batch(stack, BATCH, {"fail": fail})
+
+    done = [stack.finished(job_id) for job_id in good]
+    assert {job["state"] for job in done} == {"succeeded"}
+    assert [job["result"] for job in done] == [{"n": n} for n in range(BATCH - 1)]
+    assert {job["attempt"] for job in done} == {1}
+    culprit = stack.finished(poison)
+    assert (culprit["state"], culprit["error"]["code"], culprit["attempt"]) == ("failed", "engine_crashed", 3)
+    assert [outcome for outcome in outcomes(stack, poison) if outcome[1]] == [("crashed", True)] * 3
+
+
+def test_a_step_that_hangs_is_ended_and_its_batch_mates_succeed(stack: Stack) -> None:
+    good, hanging = a_batch(stack, 4, {"fail": "hang"}, max_attempts=1)
+
+    assert {stack.finished(job_id)["state"] for job_id in good} == {"succeeded"}
+    assert stack.finished(hanging)["error"]["code"] == "engine_crashed"
+
+
+def holding(stack: Stack, job_id: str) -> psutil.Process:
+    """The process that runs a job."""
+    last = until(lambda: [each for each in attempts(stack, job_id) if each["outcome"] == "running"], "a running job")
+    return psutil.Process(int(last[-1]["worker"].rsplit(":", 3)[1]))
+
+
+@pytest.mark.parametrize("victim", ["child", "parent"])
+def test_what_a_killed_worker_held_goes_on_long_before_its_lease(stack: Stack, victim: str) -> None:
+    job = stack.submit("echo", {"n": 1}, params={"delay_ms": 2_000})
+    child = holding(stack, job["id"])
+    killed = child if victim == "child" else child.parent()
+    assert killed is not None
+    killed.kill()
+
+    done = stack.finished(job["id"])
+    assert (done["state"], done["attempt"], done["result"]) == ("succeeded", 2, {"n": 1})
+    first, second = attempts(stack, job["id"])
+    assert (first["outcome"], first["charged"], first["error"]["code"]) == ("crashed", True, "engine_crashed")
+    assert second["outcome"] == "succeeded"
+    assert first["worker"] != second["worker"]
+
+
+def test_what_fits_the_grace_is_run_once_though_its_worker_was_told_to_stop(stack: Stack) -> None:
+    jobs = stack.bulk([{"model": "echo", "input": {"n": n}, "params": {"delay_ms": 1_500}} for n in range(BATCH)])
+    parent = holding(stack, jobs[-1]).parent()
+    assert parent is not None
+    parent.send_signal(signal.SIGTERM)
+    parent.wait(5 + 2)
+
+    for job_id in jobs:
+        assert stack.finished(job_id)["state"] == "succeeded"
+        assert outcomes(stack, job_id) == [("succeeded", True)]
+
+
+def test_what_does_not_fit_the_grace_is_given_back_uncharged(stack: Stack) -> None:
+    job = stack.submit("echo", {"n": 1}, params={"delay_ms": 8_000})
+    parent = holding(stack, job["id"]).parent()
+    assert parent is not None
+    parent.send_signal(signal.SIGTERM)
+    parent.wait(5 + 2)
+
+    assert stack.finished(job["id"])["attempt"] == 1
+    assert outcomes(stack, job["id"]) == [("given_back", False), ("succeeded", True)]
+
+
+def test_a_worker_that_was_frozen_past_its_lease_changes_nothing(forgetful: Stack) -> None:
+    job = forgetful.submit("pair", {"n": 1}, params={"delay_ms": 1_000})
+    frozen = holding(forgetful, job["id"])
+    frozen.suspend()
+    try:
+        done = forgetful.finished(job["id"])
+        assert (done["state"], done["attempt"]) == ("succeeded", 2)
+    finally:
+        frozen.resume()
+    # It looks around before it writes anything else: what it does then has come after its stale write.
+    others = [forgetful.submit("pair", {"n": n})["id"] for n in range(10)]
+    assert {forgetful.finished(job_id)["state"] for job_id in others} == {"succeeded"}
+    until(lambda: frozen.status() == psutil.STATUS_SLEEPING, "a thawed process that is at rest")
+    again = forgetful.job(job["id"])
+    assert {key: again[key] for key in ("state", "attempt", "result", "finished_at")} == {
+        key: done[key] for key in ("state", "attempt", "result", "finished_at")
+    }
+    assert outcomes(forgetful, job["id"]) == [("lease_lost", True), ("succeeded", True)]

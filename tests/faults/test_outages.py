@@ -1,0 +1,249 @@
+"""Redis and the database are really taken away from a real stack, under load, and brought back.
+
+``KTQ_TEST_OUTAGE_S`` makes the outages of Redis and of the network longer, for whoever has the time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from tests.support.load import Load, every_job_succeeds, load, seconds_to_flow
+from tests.support.partition import Elsewhere, Place, elsewhere
+from tests.support.servers import Server, postgres, valkey
+from tests.support.stack import Stack, running, until
+
+OUTAGE_S = float(os.environ.get("KTQ_TEST_OUTAGE_S", "6"))
+REDIS_BAR_S = 3.0
+SQL_BAR_S = 5.0
+HANG_S = 5.0
+LOCKED_S = 10.0
+NOTICED_BAR_S = 10.0
+DISK_MB = 48
+
+
+def long_jobs(stack: Stack, seconds: float) -> dict[str, dict[str, int]]:
+    """Jobs that a worker holds for so long, from now on."""
+    inputs = [{"held": number} for number in range(5)]
+    params = {"delay_ms": int(seconds * 1000)}
+    jobs = {stack.submit("echo", each, params=params)["id"]: each for each in inputs}
+    until(lambda: all(stack.job(job_id)["state"] == "running" for job_id in jobs), "jobs that run")
+    return jobs
+
+
+def all_say_when_to_come_back(seen: Load) -> bool:
+    return {(answer.status, answer.retry_after) for answer in seen.refused()} == {(503, "2")}
+
+
+# --- Redis, and a database in a file ---------------------------------------------------------------------------
+
+
+@contextmanager
+def small_disk() -> Iterator[Path | None]:
+    """A file system of DISK_MB; None where this user may not mount one."""
+    with tempfile.TemporaryDirectory(prefix="ktq-") as name:
+        if (
+            sys.platform != "linux"
+            or subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", name], capture_output=True, check=False
+            ).returncode
+        ):
+            yield None
+            return
+        try:
+            yield Path(name)
+        finally:
+            subprocess.run(["umount", "--lazy", name], check=True)
+
+
+@pytest.fixture(scope="module")
+def disk() -> Iterator[Path | None]:
+    with small_disk() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def database(disk: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return (disk or tmp_path_factory.mktemp("disk")) / "ktqueue.db"
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Server]:
+    with valkey(Place()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def stack(database: Path, broker: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("sqlite")
+    with running(folder, KTQ_DATABASE_URL=f"sqlite:///{database}", KTQ_REDIS_URL=broker.url) as stack:
+        yield stack
+
+
+def test_without_redis_every_submit_is_accepted_and_it_flows_again_at_once(stack: Stack, broker: Server) -> None:
+    held = long_jobs(stack, OUTAGE_S / 2)
+    with load(stack) as seen:
+        broker.take_away()
+        time.sleep(OUTAGE_S)
+        broker.start()
+        flowing_s = seconds_to_flow(stack, time.monotonic())
+
+    assert seen.refused() == []
+    assert flowing_s < REDIS_BAR_S
+    every_job_succeeds(stack, seen.accepted | held)
+    assert {stack.job(job_id)["attempt"] for job_id in held} == {1}
+    assert sorted(answer.took_s for answer in seen.answers)[len(seen.answers) // 2] < 0.5
+
+
+def test_a_redis_that_hangs_leaves_no_worker_deaf(stack: Stack, broker: Server) -> None:
+    held = long_jobs(stack, HANG_S / 2)
+    with load(stack) as seen:
+        # The drain ends meanwhile, and its bell is acknowledged to a server that takes nothing in.
+        broker.send(signal.SIGSTOP)
+        time.sleep(HANG_S)
+        broker.send(signal.SIGCONT)
+        flowing_s = seconds_to_flow(stack, time.monotonic())
+
+    assert seen.refused() == []
+    assert flowing_s < REDIS_BAR_S
+    every_job_succeeds(stack, seen.accepted | held)
+
+
+def test_a_redis_that_is_emptied_again_and_again_loses_nothing(stack: Stack, broker: Server) -> None:
+    with load(stack) as seen, redis.Redis.from_url(broker.url) as client:
+        for _ in range(20):
+            seen.wait(accepted=10)
+            client.flushall()
+        flowing_s = seconds_to_flow(stack, time.monotonic())
+
+    assert seen.refused() == []
+    assert flowing_s < REDIS_BAR_S
+    every_job_succeeds(stack, seen.accepted)
+
+
+def test_a_locked_database_refuses_clearly_is_still_read_and_recovers(stack: Stack, database: Path) -> None:
+    known = stack.submit("echo", {})["id"]
+    held = long_jobs(stack, LOCKED_S / 2)
+    reads: list[float] = []
+    with load(stack, clients=80) as seen, closing(sqlite3.connect(database, isolation_level=None, timeout=30)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        locked, accepted = time.monotonic(), len(seen.accepted)
+        while time.monotonic() < locked + LOCKED_S:
+            began = time.monotonic()
+            stack.job(known)
+            reads.append(time.monotonic() - began)
+            time.sleep(0.1)
+        others_writes = len(seen.accepted) - accepted
+        other.execute("ROLLBACK")
+        flowing_s = seconds_to_flow(stack, time.monotonic())
+
+    assert others_writes <= 80, "accepted while nobody could write"
+    assert all_say_when_to_come_back(seen)
+    assert flowing_s < SQL_BAR_S
+    assert len(reads) > LOCKED_S, "reads starve"
+    every_job_succeeds(stack, seen.accepted | held)
+    intact(database)
+
+
+def test_a_full_disk_refuses_clearly_and_recovers(stack: Stack, database: Path, disk: Path | None) -> None:
+    if disk is None:
+        pytest.skip("needs a user who may mount a small file system")
+    with load(stack, padding="x" * 100_000) as seen:
+        filler = disk / "filler"
+        fill(filler)
+        seen.wait(refused=20)
+        filler.unlink()
+        flowing_s = seconds_to_flow(stack, time.monotonic())
+
+    assert all_say_when_to_come_back(seen)
+    assert flowing_s < SQL_BAR_S
+    every_job_succeeds(stack, seen.accepted)
+    intact(database)
+
+
+def fill(path: Path) -> None:
+    """Write until there is no room at all."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1_000_000, 4096, 1):
+            try:
+                while True:
+                    file.write(b"\0" * size)
+            except OSError:
+                continue
+
+
+def intact(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+# --- PostgreSQL and Redis, in a network of their own -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    with elsewhere() as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def database_server(place: Place) -> Iterator[Server]:
+    with postgres(place) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def far_stack(place: Place, database_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("postgres")
+    with (
+        valkey(place) as broker,
+        running(folder, KTQ_DATABASE_URL=database_server.url, KTQ_REDIS_URL=broker.url) as stack,
+    ):
+        yield stack
+
+
+def test_postgresql_restarts_under_load(far_stack: Stack, database_server: Server) -> None:
+    held = long_jobs(far_stack, 2.0)
+    with load(far_stack, clients=8) as seen:
+        for how in (signal.SIGINT, signal.SIGQUIT):
+            seen.wait(accepted=100)
+            database_server.take_away(how)
+            seen.wait(refused=20)
+            database_server.start()
+            assert seconds_to_flow(far_stack, time.monotonic()) < SQL_BAR_S
+
+    assert all_say_when_to_come_back(seen)
+    every_job_succeeds(far_stack, seen.accepted | held)
+
+
+def test_a_network_that_drops_every_packet_is_noticed_and_recovered_from(far_stack: Stack, place: Place) -> None:
+    if not isinstance(place, Elsewhere):
+        pytest.skip("needs a user who may make a network namespace")
+    held = long_jobs(far_stack, OUTAGE_S / 2)
+    with load(far_stack, clients=8) as seen:
+        seen.wait(accepted=50)
+        place.cut()
+        cut = time.monotonic()
+        seen.wait(refused=1)
+        noticed_s = seen.refused()[0].at - cut
+        time.sleep(max(0.0, cut + OUTAGE_S - time.monotonic()))
+        assert httpx.get(f"{far_stack.url}/healthz", timeout=5.0).status_code == 200
+        place.heal()
+        flowing_s = seconds_to_flow(far_stack, time.monotonic())
+
+    assert noticed_s < NOTICED_BAR_S
+    assert all_say_when_to_come_back(seen)
+    assert flowing_s < SQL_BAR_S
+    every_job_succeeds(far_stack, seen.accepted | held)
