@@ -33,6 +33,9 @@ class Server(MPServer):
             http1_settings=HTTP1Settings(max_buffer_size=LONGEST_HEAD),
             websockets=False,
             backlog=BACKLOG,
+            # One that dies is replaced beside the others. Its successor is there before it is buried: no need to wait.
+            respawn_failed_workers=True,
+            respawn_interval=0.0,
             **options,
         )
         self._listener = listener

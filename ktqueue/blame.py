@@ -1,9 +1,10 @@
 """Who made a process die, when nobody can tell: suspects run again in ever smaller company. Pure.
 
-A process that dies, or stops answering, takes along all jobs that shared it, and says nothing. They run again with an
-eighth as many beside them, those that die again with an eighth of that, until the culprit is alone. Only then is an
-attempt charged: whoever was merely near is charged none. An eighth and not a half, because a crash costs a process
-and the loading of a model, and a small batch costs little.
+A process that dies, or stops answering, takes along all jobs that shared it, and says nothing. Most die for reasons of
+their own, so all of them run again as if nothing had been. Whoever was there a third time in a row is a suspect.
+Suspects run apart from everyone else, an eighth as many together, then an eighth of that, until the culprit is alone.
+Only a suspect that dies alone is charged an attempt. An eighth and not a half, because a crash costs a process and the
+loading of a model, and a small batch costs little.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, Verdict, fence_
 from ktqueue.retry import Backoff, retry_at
 
 SHRINK = 8
+FREE = 2
+"""So many crashes in a row make nobody a suspect. Under 34 kills in a minute one alone was too few: suspects got in the
+way of each other."""
 
 
 def blame(jobs: Iterable[Job], fault: JobError, *, now: int, backoff: Backoff, jitter: float) -> list[Verdict]:
@@ -32,16 +36,31 @@ def blame(jobs: Iterable[Job], fault: JobError, *, now: int, backoff: Backoff, j
     ]
 
 
-def _verdicts(suspects: Sequence[Job], fault: JobError, *, now: int, backoff: Backoff, jitter: float) -> list[Verdict]:
-    if len(suspects) > 1:
-        company = max(1, len(suspects) // SHRINK)
-        return [_again(job, fault, company=company, charged=False) for job in suspects]
-    job = suspects[0]
+def _verdicts(together: Sequence[Job], fault: JobError, *, now: int, backoff: Backoff, jitter: float) -> list[Verdict]:
+    suspects = [job for job in together if job.crashes >= FREE]
+    others = [_again(job, fault, charged=False) for job in together if job.crashes < FREE]
+    if len(together) == len(suspects) == 1:
+        return [_alone(suspects[0], fault, now=now, backoff=backoff, jitter=jitter)]
+    company = max(1, len(suspects) // SHRINK)
+    return others + [_again(job, fault, charged=False, company=company) for job in suspects]
+
+
+def _alone(job: Job, fault: JobError, *, now: int, backoff: Backoff, jitter: float) -> Verdict:
     run_at = retry_at(job, fault, now=now, backoff=backoff, jitter=jitter)
     if run_at is None:
-        return [Verdict(fence_of(job), JobState.FAILED, error=ENGINE_CRASHED)]
-    return [_again(job, fault, company=1, run_at=run_at)]
+        return Verdict(fence_of(job), JobState.FAILED, error=ENGINE_CRASHED)
+    return _again(job, fault, charged=True, company=1, run_at=run_at)
 
 
-def _again(job: Job, fault: JobError, *, company: int, charged: bool = True, run_at: int | None = None) -> Verdict:
-    return Verdict(fence_of(job), JobState.QUEUED, error=fault, charged=charged, company=company, run_at=run_at)
+def _again(
+    job: Job, fault: JobError, *, charged: bool, company: int | None = None, run_at: int | None = None
+) -> Verdict:
+    return Verdict(
+        fence_of(job),
+        JobState.QUEUED,
+        error=fault,
+        run_at=run_at,
+        charged=charged,
+        company=company,
+        crashes=job.crashes + 1,
+    )

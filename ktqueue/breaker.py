@@ -49,7 +49,8 @@ class Breaker:
         finally:
             # Even if asking itself went wrong: callers then find out for themselves.
             self._open = False
-        logger.warning("%s is back after %.1f s", self._server, time.monotonic() - began)
+        if not self._ended.is_set():
+            logger.warning("%s is back after %.1f s", self._server, time.monotonic() - began)
 
     def end(self) -> None:
         """Ask no more, and never open again."""

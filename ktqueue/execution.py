@@ -89,12 +89,6 @@ class Execution:
         state = JobState.FAILED if again is None else JobState.QUEUED
         return job, Verdict(fence_of(job), state, error=error, run_at=again)
 
-    def crash(self, jobs: Sequence[Job]) -> list[Settled]:
-        """The verdicts on all jobs that were in an engine when it broke."""
-        verdicts = blame(jobs, ENGINE_CRASHED, now=self._store.now(), backoff=self._backoff, jitter=self._jitter())
-        by_id = {job.id: job for job in jobs}
-        return [(by_id[verdict.fence.job_id], verdict) for verdict in verdicts]
-
     def settle(self, settled: Sequence[Settled]) -> set[str]:
         """Commit a group of verdicts in one transaction and tell who waits. Raises StoreUnavailable, then repeat.
 
@@ -108,12 +102,28 @@ class Execution:
 
     def give_back(self, jobs: Sequence[Job]) -> None:
         """Put running jobs back in their lanes, the attempt not charged. Raises StoreUnavailable."""
-        back = [(job, Verdict(fence_of(job), JobState.QUEUED, charged=False, company=job.company)) for job in jobs]
-        given = self.settle(back)
+        self._requeue(
+            jobs,
+            [
+                Verdict(fence_of(job), JobState.QUEUED, charged=False, company=job.company, crashes=job.crashes)
+                for job in jobs
+            ],
+        )
+
+    def crash(self, jobs: Sequence[Job]) -> None:
+        """Decide about all jobs that were in an engine when it broke. Raises StoreUnavailable."""
+        now = self._store.now()
+        self._requeue(jobs, blame(jobs, ENGINE_CRASHED, now=now, backoff=self._backoff, jitter=self._jitter()))
+
+    def _requeue(self, jobs: Sequence[Job], verdicts: Sequence[Verdict]) -> None:
+        by_id = {job.id: job for job in jobs}
+        settled = [(by_id[verdict.fence.job_id], verdict) for verdict in verdicts]
+        changed = self.settle(settled)
+        back = [job for job, verdict in settled if job.id in changed and verdict.back_in_lane]
         try:
-            self._lanes.add([Entry(job.model, job.id, job.rank) for job in jobs if job.id in given and not job.company])
+            self._lanes.add([Entry(job.model, job.id, job.rank) for job in back])
         except LanesUnavailable as error:
-            logger.debug("%d jobs given back wait for the sweep: %s", len(given), error)
+            logger.debug("%d jobs given back wait for the sweep: %s", len(back), error)
 
     def renew(self, token: str, jobs: Sequence[Job], *, step_s: float = 0.0) -> set[str]:
         """Renew the leases of ``jobs``; the ids of those that are no longer ours. Raises StoreUnavailable."""

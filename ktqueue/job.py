@@ -87,8 +87,9 @@ class Job:
     """One request for inference.
 
     ``attempt`` counts the claims that are charged to the job (never above ``max_attempts``); ``claims`` counts
-    all of them and orders the job's events; ``token`` names the claim that holds it now. ``company`` is set while a
-    job is suspected of having killed its process: the most that may share an engine with it, itself included.
+    all of them and orders the job's events; ``token`` names the claim that holds it now. ``crashes`` counts the
+    processes that died with it in a row, and ``company`` is set once it is suspected of being why: the most that may
+    share an engine with it, itself included.
     ``size`` is the bytes of input and params, as JSON.
     """
 
@@ -118,6 +119,7 @@ class Job:
     usage: Usage | None = None
     largest_batch: int | None = None
     company: int | None = None
+    crashes: int = 0
     size: int = 0
 
 
@@ -169,8 +171,8 @@ class Verdict:
     """What is to become of one running job.
 
     ``state`` is SUCCEEDED (with ``result``), FAILED (with ``error``), or QUEUED: to be tried again at ``run_at``,
-    with ``charged=False`` when the attempt is given back because it was no fault of the job's, and with ``company``
-    while the job is a suspect.
+    with ``charged=False`` when the attempt is given back because it was no fault of the job's, and with ``crashes``
+    and ``company`` as the job shall have them.
     """
 
     fence: Fence
@@ -182,6 +184,12 @@ class Verdict:
     run_at: int | None = None
     charged: bool = True
     company: int | None = None
+    crashes: int = 0
+
+    @property
+    def back_in_lane(self) -> bool:
+        """Whether the job shall run again as soon as its turn comes, among others."""
+        return self.state is JobState.QUEUED and self.run_at is None and self.company is None
 
 
 ENGINE_CRASHED = JobError("engine_crashed", "the process that ran this job died", retryable=True)

@@ -18,9 +18,9 @@ from types import FrameType
 from ktqueue.process import AFTER_GRACE_S, READY_FD, end_with_parent
 
 TICK_S = 0.1
-FIRST_BACKOFF_S = 0.5
-LONGEST_BACKOFF_S = 15.0
-SETTLED_S = 30.0
+FIRST_BACKOFF_S = 0.2
+LONGEST_BACKOFF_S = 5.0
+SETTLED_S = 3.0
 """A child that ran this long is believed healthy: its next death starts the back-off anew."""
 HASTY_S = 1.0
 """An end with status 0 is an orderly one, unless it comes sooner than this."""

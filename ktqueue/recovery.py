@@ -11,7 +11,7 @@ from ktqueue.errors import LanesUnavailable
 from ktqueue.events.base import REQUEUED, Event, EventId, Events
 from ktqueue.history import terminal_event
 from ktqueue.job import ENGINE_CRASHED, LEASE_LOST, Job, JobError, Verdict
-from ktqueue.lanes.base import Lanes
+from ktqueue.lanes.base import Entry, Lanes
 from ktqueue.retry import Backoff
 from ktqueue.store.base import Store
 
@@ -73,7 +73,9 @@ class Recovery:
             self._events.publish([self._event(job, verdict)])
             # Should its worker live after all, it need not work on in vain.
             self._lanes.ask_cancel(job.model, [job.id])
-            if not verdict.state.terminal:
+            if verdict.back_in_lane:
+                self._lanes.add([Entry(job.model, job.id, job.rank)])
+            elif not verdict.state.terminal:
                 self._lanes.ring(job.model)
         except LanesUnavailable as error:
             logger.debug("nobody is told that %s was recovered: %s", job.id, error)

@@ -243,7 +243,7 @@ class Runner:
         self._held.clear()
         self._settle()
         try:
-            self._execution.settle(self._execution.crash(jobs))
+            self._execution.crash(jobs)
         except StoreUnavailable as error:
             logger.warning("%d jobs of a broken engine are not given back: %s", len(jobs), error)
 

@@ -152,6 +152,7 @@ class MemoryStore:
             job,
             state=JobState.QUEUED,
             company=verdict.company,
+            crashes=verdict.crashes,
             attempt=job.attempt - (not verdict.charged),
             run_at=verdict.run_at,
             token=None,

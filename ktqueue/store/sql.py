@@ -31,7 +31,7 @@ class SqlStore:
     def ping(self) -> None:
         """Really ask; fails too if the tables are not there."""
         with self._database.reader() as connection:
-            connection.execute(statements.PING)
+            connection.execute(statements.PING).first()
 
     def now(self) -> int:
         """The database's clock, extrapolated for some seconds."""
@@ -240,6 +240,7 @@ def _requeue_row(verdict: Verdict) -> dict[str, Any]:
         "given_back": int(not verdict.charged),
         "new_run_at": verdict.run_at,
         "new_company": verdict.company,
+        "new_crashes": verdict.crashes,
     }
 
 

@@ -126,13 +126,20 @@ FINISH = UpdateEach(
     ),
 )
 REQUEUE = UpdateEach(
-    {**_FENCE, "given_back": sa.Integer(), "new_run_at": sa.BigInteger(), "new_company": sa.Integer()},
+    {
+        **_FENCE,
+        "given_back": sa.Integer(),
+        "new_run_at": sa.BigInteger(),
+        "new_company": sa.Integer(),
+        "new_crashes": sa.Integer(),
+    },
     lambda given: _fenced(given).values(
         state=str(JobState.QUEUED),
         attempt=jobs.c.attempt - given["given_back"],
         run_at=given["new_run_at"],
         due_at=sa.func.coalesce(given["new_run_at"], db_now()),
         company=given["new_company"],
+        crashes=given["new_crashes"],
         worker=None,
         started_at=None,
         **_released,

@@ -54,6 +54,7 @@ jobs = sa.Table(
     _document("input"),
     _document("result", nullable=True),
     sa.Column("company", sa.Integer),
+    sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
     sa.Column("size", sa.Integer, nullable=False, server_default="0"),  # bytes of input and params, as JSON
     sa.CheckConstraint(f"state IN ({', '.join(repr(str(state)) for state in JobState)})", name="jobs_state"),
     sa.CheckConstraint("(finished_at IS NULL) = (state IN ('queued', 'running'))", name="jobs_finished"),

@@ -29,6 +29,7 @@ def upgrade() -> None:
     )
     # Neither of these rewrites the table: it may be large, and in use.
     op.add_column("jobs", sa.Column("company", sa.Integer()))
+    op.add_column("jobs", sa.Column("crashes", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("size", sa.Integer(), nullable=False, server_default="0"))
     op.drop_index("jobs_lane", "jobs")
     columns = ["model", "rank", "id", "due_at", "state", "company", "size"]
@@ -45,6 +46,7 @@ def downgrade() -> None:
     op.drop_index("jobs_suspects", "jobs")
     op.drop_index("jobs_lane", "jobs")
     op.drop_column("jobs", "size")
+    op.drop_column("jobs", "crashes")
     op.drop_column("jobs", "company")
     partial_index("jobs_lane", ["model", "rank", "id", "due_at", "state"], "state = 'queued'")
     op.drop_table("attempts")

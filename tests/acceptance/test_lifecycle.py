@@ -77,14 +77,14 @@ def succeeded(stack: Stack, job: str) -> bool:
         return False
 
 
-def test_a_worker_child_killed_in_mid_job_costs_the_job_one_attempt(mortal: Stack) -> None:
+def test_a_worker_child_killed_in_mid_job_costs_the_job_no_attempt(mortal: Stack) -> None:
     job = mortal.submit("echo", {"n": 1}, params={"delay_ms": 3_000})
     until(lambda: mortal.job(job["id"])["state"] == "running", "a running job")
     parent = min((each for each in mortal.find("-m worker lane") if each.is_running()), key=lambda each: each.pid)
     for child in parent.children(recursive=True):
         child.kill()
     done = mortal.finished(job["id"])
-    assert (done["state"], done["attempt"]) == ("succeeded", 2)
+    assert (done["state"], done["attempt"]) == ("succeeded", 1)
 
 
 def refused(**env: str) -> str:

@@ -142,6 +142,7 @@ class Stores(RuleBasedStateMachine):
         run_at=WHENS,
         charged=st.booleans(),
         company=st.sampled_from([None, None, 1, 2]),
+        crashes=st.integers(0, 2),
         only_lapsed=st.booleans(),
     )
     def finish(self, numbers: list[int], stale: bool, only_lapsed: bool, **values: Any) -> None:

@@ -29,7 +29,7 @@ CLIENTS = 8
 BOUND = 500
 MARGIN = 200
 """What two API processes may admit beyond a bound between two readings."""
-GROWTH_MB = 8.0
+GROWTH_MB = 16.0
 MODELS = """
 [models.echo]
 engine = "echo"

@@ -16,7 +16,7 @@ import httpx
 
 from tests.support.stack import Stack, until
 
-A_PAGE = 100
+A_PAGE = 50
 
 
 @dataclass(frozen=True, slots=True)

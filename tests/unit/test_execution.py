@@ -143,7 +143,7 @@ def test_a_late_worker_changes_nothing(scene: Scene) -> None:
     scene.sweep()
     scene.clock.sleep(1)
     scene.sweep()
-    [held] = scene.claim_suspects(token="new")
+    [held] = scene.claim(token="new")
 
     scene.execution.settle([scene.execution.success(late, {"by": "the late one"}, None, 1)])
     assert scene.row(job) == held
@@ -159,7 +159,7 @@ def test_the_same_token_is_fenced_by_its_claim(scene: Scene) -> None:
     scene.sweep()
     scene.clock.sleep(1)
     scene.sweep()
-    [second] = scene.claim_suspects(token="mine")
+    [second] = scene.claim(token="mine")
 
     assert scene.execution.settle([scene.execution.success(first, {"attempt": 1}, None, 1)]) == set()
     assert scene.row(job) == second

@@ -146,7 +146,7 @@ def test_one_that_keeps_dying_is_started_again_later_and_later(supervised: Super
     supervised.pid("weak", nth=2)
     pauses = [line for line in supervised.said().splitlines() if line.startswith("weak ended")]
 
-    assert pauses[:2] == ["weak ended with status 3; again in 0.5 s", "weak ended with status 3; again in 1.0 s"]
+    assert pauses[:2] == ["weak ended with status 3; again in 0.2 s", "weak ended with status 3; again in 0.4 s"]
     assert len(supervised.notes("good")) == 1
 
 
