@@ -22,7 +22,7 @@ TASK_OF = {task.value: task for task in Task}
 class Submissions:
     """The rules that hold for this catalogue."""
 
-    def __init__(self, catalogue: Catalogue, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, catalogue: Catalogue, clock: Callable[[], float] = time.time) -> None:  # noqa: TID251 - a bound of years
         self._catalogue = catalogue
         self._clock = clock
 

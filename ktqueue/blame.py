@@ -1,7 +1,7 @@
 """Who made a process die, when nobody can tell: suspects run again in ever smaller company. Pure.
 
 A process that dies, or stops answering, takes along all jobs that shared it, and says nothing. Most die for reasons of
-their own, so all of them run again as if nothing had been. Whoever was there a third time in a row is a suspect.
+their own, so all of them run again as if nothing had been. Whoever was there a fifth time in a row is a suspect.
 Suspects run apart from everyone else, an eighth as many together, then an eighth of that, until the culprit is alone.
 Only a suspect that dies alone is charged an attempt. An eighth and not a half, because a crash costs a process and the
 loading of a model, and a small batch costs little.
@@ -16,9 +16,9 @@ from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, Verdict, fence_
 from ktqueue.retry import Backoff, retry_at
 
 SHRINK = 8
-FREE = 2
-"""So many crashes in a row make nobody a suspect. Under 34 kills in a minute one alone was too few: suspects got in the
-way of each other."""
+FREE = 4
+"""So many crashes in a row make nobody a suspect. With fewer, suspects of chance got in the way of each other while
+processes were killed from outside every two seconds; docs/decisions.md has the figures."""
 
 
 def blame(jobs: Iterable[Job], fault: JobError, *, now: int, backoff: Backoff, jitter: float) -> list[Verdict]:

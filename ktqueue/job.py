@@ -238,7 +238,7 @@ def new_job_id() -> str:
 
     The 12 bits after the millisecond are its fraction, a quarter of a microsecond each.
     """
-    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+    milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)  # noqa: TID251 - it only orders
     fraction = nanoseconds * 4096 // 1_000_000
     random = int.from_bytes(os.urandom(8), "big") >> 2
     value = milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0x2 << 62 | random

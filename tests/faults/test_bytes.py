@@ -23,7 +23,7 @@ from ktqueue.settings import Settings
 from tests.support.abuse import Attack, Then, attack
 from tests.support.stack import Stack, running, until
 
-REQUESTS = int(os.environ.get("KTQ_TEST_REQUESTS", "2000"))
+REQUESTS = int(os.environ.get("KTQ_TEST_REQUESTS", "1200"))
 SEED = 3
 CLIENTS = 6
 GLANCE_S = 0.3

@@ -25,13 +25,14 @@ slots = 2
 faults = true
 """
 BATCH = 64
+GRACE_S = 3
 LEASE_S = 60
 """So long that nothing here comes back by its lease."""
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    given = {"KTQ_LEASE_SECONDS": str(LEASE_S), "KTQ_STEP_SECONDS": "1"}
+    given = {"KTQ_LEASE_SECONDS": str(LEASE_S), "KTQ_STEP_SECONDS": "1", "KTQ_GRACE_SECONDS": str(GRACE_S)}
     with running(tmp_path_factory.mktemp("crashes"), models=LANES, **given) as started:
         yield started
 
@@ -108,7 +109,7 @@ def test_what_fits_the_grace_is_run_once_though_its_worker_was_told_to_stop(stac
     parent = holding(stack, jobs[-1]).parent()
     assert parent is not None
     parent.send_signal(signal.SIGTERM)
-    parent.wait(5 + 2)
+    parent.wait(GRACE_S + 2)
 
     for job_id in jobs:
         assert stack.finished(job_id)["state"] == "succeeded"
@@ -116,11 +117,11 @@ def test_what_fits_the_grace_is_run_once_though_its_worker_was_told_to_stop(stac
 
 
 def test_what_does_not_fit_the_grace_is_given_back_uncharged(stack: Stack) -> None:
-    job = stack.submit("echo", {"n": 1}, params={"delay_ms": 8_000})
+    job = stack.submit("echo", {"n": 1}, params={"delay_ms": 4_500})
     parent = holding(stack, job["id"]).parent()
     assert parent is not None
     parent.send_signal(signal.SIGTERM)
-    parent.wait(5 + 2)
+    parent.wait(GRACE_S + 2)
 
     assert stack.finished(job["id"])["attempt"] == 1
     assert outcomes(stack, job["id"]) == [("given_back", False), ("succeeded", True)]

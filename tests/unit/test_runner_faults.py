@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from ktqueue.blame import FREE
 from ktqueue.errors import LanesUnavailable, StoreUnavailable
 from ktqueue.events.base import REQUEUED, EventId
 from ktqueue.job import ENGINE_CRASHED, Job, JobState
@@ -99,18 +100,18 @@ def test_with_nothing_held_an_outage_ends_the_drain(scene: Scene, port: str, err
 
 def test_what_a_broken_engine_held_is_run_again_and_not_charged(scene: Scene) -> None:
     jobs = [job_of(scene), job_of(scene, max_attempts=1)]
-    for company in (None, None, 1):
+    for company in (*[None] * FREE, 1):
         with pytest.raises(EngineBroken, match="RuntimeError: the device is lost"):
             runner(scene, ToyEngine(works=False)).drain()
         rows = [scene.row(job) for job in jobs]
         assert [(row.state, row.attempt, row.company) for row in rows] == [(JobState.QUEUED, 0, company)] * 2
 
-    assert scene.told(jobs[0])[-1].id == EventId(3, REQUEUED)
+    assert scene.told(jobs[0])[-1].id == EventId(FREE + 1, REQUEUED)
 
 
 def test_an_engine_that_a_job_breaks_on_its_own_fails_it(scene: Scene) -> None:
     job = job_of(scene, max_attempts=1)
-    for _ in range(3):
+    for _ in range(FREE + 1):
         with pytest.raises(EngineBroken):
             runner(scene, ToyEngine(works=False)).drain()
 
@@ -152,13 +153,13 @@ def test_one_poison_job_among_63_good_ones_fails_alone(scene: Scene) -> None:
     assert {scene.row(job).attempt for job in good} == {1}
     assert (scene.row(poison).state, scene.row(poison).error) == (JobState.FAILED, ENGINE_CRASHED)
     assert scene.row(poison).attempt == 3
-    assert broken == 7
-    assert [each.charged for each in scene.intake.attempts(poison.id)] == [False] * 4 + [True] * 3
+    assert broken == FREE + 5
+    assert [each.charged for each in scene.intake.attempts(poison.id)] == [False] * (FREE + 2) + [True] * 3
 
 
 def test_suspects_have_the_engine_to_themselves(scene: Scene) -> None:
     _, poison = poisoned(scene, 4)
-    for _ in range(3):
+    for _ in range(FREE + 1):
         with pytest.raises(EngineBroken):
             runner(scene, ToyEngine(works=False)).drain()
     later = [job_of(scene, 2) for _ in range(3)]

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from ktqueue.blame import FREE
 from ktqueue.errors import LanesUnavailable, StoreUnavailable
 from ktqueue.events.base import END, REQUEUED, EventId
 from ktqueue.job import ENGINE_CRASHED, Job, JobState, Outcome
@@ -28,7 +29,7 @@ def scene() -> Scene:
 def crowd(scene: Scene) -> list[Job]:
     """Of 64 that died together, once too often to be by chance."""
     jobs = many(scene, 64)
-    for token in ("first", "second", "third"):
+    for token in (f"crash {number}" for number in range(FREE + 1)):
         scene.sweep()
         scene.claim(token=token)
         scene.dead.add(f"worker of {token}")
@@ -72,7 +73,7 @@ def test_a_job_whose_worker_fell_silent_is_tried_again(scene: Scene) -> None:
 
 def test_a_job_whose_workers_all_died_has_failed(scene: Scene) -> None:
     job = scene.submit(max_attempts=3)
-    for attempt in (1, 1, 1, 2, 3):
+    for attempt in (*[1] * FREE, 1, 2, 3):
         [claimed] = scene.claim() or scene.claim_suspects()
         assert claimed.attempt == attempt
         let_lapse(scene)
@@ -82,11 +83,10 @@ def test_a_job_whose_workers_all_died_has_failed(scene: Scene) -> None:
 
     row = scene.row(job)
     assert (row.state, row.attempt, row.error) == (JobState.FAILED, 3, ENGINE_CRASHED)
-    assert scene.told(job)[-1].id == EventId(5, END)
+    assert scene.told(job)[-1].id == EventId(FREE + 3, END)
     assert scene.told(job)[-1].data["code"] == "engine_crashed"
     assert [(each.attempt, each.charged, each.outcome) for each in scene.intake.attempts(job.id)] == [
-        (1, False, Outcome.LEASE_LOST),
-        (1, False, Outcome.LEASE_LOST),
+        *[(1, False, Outcome.LEASE_LOST)] * FREE,
         (1, True, Outcome.LEASE_LOST),
         (2, True, Outcome.LEASE_LOST),
         (3, True, Outcome.CRASHED),
@@ -130,7 +130,7 @@ def test_those_that_die_together_again_are_suspects(scene: Scene, crowd: list[Jo
     assert scene.row(other).state is JobState.RUNNING
     assert scene.bells
     assert scene.waiting() == []
-    assert scene.told(crowd[0])[-1].id == EventId(3, REQUEUED)
+    assert scene.told(crowd[0])[-1].id == EventId(FREE + 1, REQUEUED)
 
 
 def test_suspects_run_in_ever_smaller_company_and_are_not_charged(scene: Scene, crowd: list[Job]) -> None:
@@ -146,10 +146,10 @@ def test_suspects_run_in_ever_smaller_company_and_are_not_charged(scene: Scene, 
     # Those that may have the most company come first: they are more, and less likely to be the culprit.
     assert all(len(scene.claim_suspects(token=f"t{n}")) == 8 for n in range(6))
     [alone] = scene.claim_suspects(token="alone")
-    assert (alone.company, alone.attempt, alone.claims) == (1, 1, 5)
+    assert (alone.company, alone.attempt, alone.claims) == (1, 1, FREE + 3)
     assert {scene.row(job).attempt for job in first} == {1}
     assert [each.outcome for each in scene.intake.attempts(alone.id)] == [
-        *[Outcome.CRASHED] * 4,
+        *[Outcome.CRASHED] * (FREE + 2),
         Outcome.RUNNING,
     ]
 
