@@ -48,7 +48,7 @@ def test_a_slot_with_a_broken_engine_ends_its_process(settings: Settings, servic
         slot.drain()
 
     assert end.value.code == 1
-    assert (row(services, job).state, row(services, job).attempt) == (JobState.QUEUED, 1)
+    assert (row(services, job).state, row(services, job).attempt, row(services, job).claims) == (JobState.QUEUED, 0, 1)
 
 
 def test_a_slot_without_redis_leaves_the_lane_to_a_later_bell(settings: Settings) -> None:
