@@ -33,7 +33,7 @@ def server() -> Server:
 
 @pytest.fixture
 def breaker(server: Server) -> Iterator[Breaker]:
-    made = Breaker("Redis", server.answers, pause_s=0.001)
+    made = Breaker("this server", server.answers, pause_s=0.001)
     yield made
     made.end()
     watcher_is_gone()
@@ -41,7 +41,7 @@ def breaker(server: Server) -> Iterator[Breaker]:
 
 def watcher_is_gone() -> None:
     """Wait for it: what the thread still says belongs to no other test."""
-    until(lambda: not any(each.name == "watch Redis" for each in threading.enumerate()), "the end of its thread")
+    until(lambda: not any(each.name == "watch this server" for each in threading.enumerate()), "the end of its thread")
 
 
 def asked(server: Server, more: int = 1) -> Callable[[], bool]:
@@ -68,7 +68,7 @@ def test_one_thread_asks_however_many_callers_fail(breaker: Breaker, server: Ser
     for _ in range(50):
         breaker.trip(LOST)
     until(asked(server, 3), "three questions")
-    assert [thread.name for thread in set(server.asked)] == ["watch Redis"]
+    assert [thread.name for thread in set(server.asked)] == ["watch this server"]
 
 
 def test_an_outage_is_told_once_at_either_end(
@@ -79,8 +79,8 @@ def test_an_outage_is_told_once_at_either_end(
             breaker.trip(LOST)
         server.there = True
         until(lambda: len(caplog.messages) == 2, "the end of the outage")
-    assert caplog.messages[0] == "Redis is away: connection refused"
-    assert caplog.messages[1].startswith("Redis is back after 0.")
+    assert caplog.messages[0] == "this server is away: connection refused"
+    assert caplog.messages[1].startswith("this server is back after 0.")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -88,7 +88,7 @@ def test_a_question_that_goes_wrong_leaves_it_to_callers() -> None:
     def broken() -> bool:
         raise RuntimeError("asked wrongly")
 
-    breaker = Breaker("Redis", broken, pause_s=0.001)
+    breaker = Breaker("this server", broken, pause_s=0.001)
     breaker.trip(LOST)
     until(lambda: not breaker.open, "a closed breaker")
     watcher_is_gone()
