@@ -6,10 +6,12 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from ktqueue.blame import blame
 from ktqueue.errors import LanesUnavailable
-from ktqueue.events.base import END, REQUEUED, Event, EventId, Events
+from ktqueue.events.base import Event, EventId, Events
+from ktqueue.history import requeued_event, terminal_event
 from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, JsonObject, Usage, Verdict, fence_of
 from ktqueue.lanes.base import Entry, Lanes
 from ktqueue.retry import Backoff, retry_at
@@ -157,8 +159,5 @@ class Execution:
 
 def _end_event(job: Job, verdict: Verdict) -> Event:
     if verdict.state is JobState.QUEUED:
-        return Event(job.id, EventId(job.claims, REQUEUED), "state", {"state": "queued"})
-    data = {"state": verdict.state.value}
-    if verdict.error is not None:
-        data |= {"code": verdict.error.code, "message": verdict.error.message}
-    return Event(job.id, EventId(job.claims, END), "state", data)
+        return requeued_event(job)
+    return terminal_event(replace(job, state=verdict.state, error=verdict.error))

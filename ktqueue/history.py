@@ -38,6 +38,11 @@ def _rest_of_text(job: Job, after: EventId) -> Iterator[Event]:
         yield Event(job.id, EventId(job.claims, len(text)), "token", {"text": text[seen:], "offset": seen})
 
 
+def requeued_event(job: Job) -> Event:
+    """What is told when the job, as it was claimed last, goes back to wait."""
+    return _state(job, EventId(job.claims, REQUEUED), JobState.QUEUED)
+
+
 def terminal_event(job: Job) -> Event:
     """The last event of a job that has ended."""
     data = {"state": job.state.value}

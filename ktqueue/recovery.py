@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from ktqueue.blame import blame
 from ktqueue.errors import LanesUnavailable
-from ktqueue.events.base import REQUEUED, Event, EventId, Events
-from ktqueue.history import terminal_event
+from ktqueue.events.base import Event, Events
+from ktqueue.history import requeued_event, terminal_event
 from ktqueue.job import ENGINE_CRASHED, LEASE_LOST, Job, JobError, Verdict
 from ktqueue.lanes.base import Entry, Lanes
 from ktqueue.retry import Backoff
@@ -82,5 +82,5 @@ class Recovery:
 
     def _event(self, job: Job, verdict: Verdict) -> Event:
         if not verdict.state.terminal:
-            return Event(job.id, EventId(job.claims, REQUEUED), "state", {"state": "queued"})
+            return requeued_event(job)
         return terminal_event(self._store.get(job.id) or job)

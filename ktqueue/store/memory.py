@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from ktqueue.job import Attempt, Fence, Job, JobState, Verdict, outcome_of
+from ktqueue.job import Attempt, Fence, Job, JobState, Verdict, last_attempt, outcome_of
 from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Waiting
 
 
@@ -162,18 +162,10 @@ class MemoryStore:
         )
 
     def _keep_attempt(self, job: Job, verdict: Verdict, now: int) -> None:
-        assert job.worker is not None
-        assert job.started_at is not None
-        ended = Attempt(
-            claim=job.claims,
-            attempt=job.attempt,
-            charged=verdict.charged,
-            worker=job.worker,
-            started_at=job.started_at,
-            ended_at=now,
-            outcome=outcome_of(verdict.state, verdict.error),
-            error=verdict.error,
-        )
+        running = last_attempt(job)
+        assert running is not None, "only what runs has a verdict"
+        outcome = outcome_of(verdict.state, verdict.error)
+        ended = replace(running, charged=verdict.charged, ended_at=now, outcome=outcome, error=verdict.error)
         self._attempts.setdefault(job.id, []).append(ended)
 
     def cancel(self, job_id: str) -> Job | None:
