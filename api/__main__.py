@@ -20,6 +20,7 @@ from granian.log import LogLevels
 
 from api.app import create_app, log_to_stderr
 from api.edge import Edge
+from api.heap import share_heaps
 from api.server import Server, stop_accepting
 from ktqueue.bootstrap import bootstrap
 from ktqueue.errors import ConfigurationError
@@ -32,6 +33,7 @@ EXIT_CONFIGURATION = 2
 
 def main(settings: Settings, arguments: Sequence[str]) -> None:
     """Serve. Raises ConfigurationError before the first worker process is started."""
+    share_heaps()
     # For its complaints, which the workers would only make one by one; it connects to nothing.
     bootstrap(settings)
     listener = socket.socket(fileno=int(arguments[0])) if arguments else listen(settings.host, settings.port)

@@ -10,12 +10,15 @@ from api import errors
 from api.answers import Answer
 from api.bulk import Bulk
 from api.catalogue import CatalogueResource
+from api.deliveries import Deliveries
 from api.docs import Docs
 from api.events import JobEvents
 from api.health import HealthResource
 from api.jobs import Jobs
 from api.services import ApiServices
 from api.waits import Waits
+from api.webhook_endpoints import WebhookEndpoints
+from api.webhook_keys import WebhookKeys
 from ktqueue.settings import Settings
 
 
@@ -30,6 +33,9 @@ def create_app(services: ApiServices) -> Flask:
     Jobs(services, waits).register(app)
     JobEvents(services, waits).register(app)
     Bulk(services).register(app)
+    WebhookEndpoints(services).register(app)
+    Deliveries(services).register(app)
+    WebhookKeys(services).register(app)
     CatalogueResource(services).register(app)
     HealthResource(services).register(app)
     Docs(services).register(app)

@@ -12,12 +12,12 @@ from api.body import decode, require_length, require_type
 from api.errors import BrokenRules, Malformed, line_error
 from api.lines import Bounds, Line, lines
 from api.query import parameters
-from api.representation import JOBS
 from api.schemas import BulkLine
 from api.services import ApiServices
 from api.submission import Submissions
 from ktqueue.errors import Invalid, KtqueueError, QueueFull, StoreUnavailable
 from ktqueue.intake import Intake, Submission
+from ktqueue.representation import JOBS
 
 BULK = f"{JOBS}:bulk"
 NDJSON = "application/x-ndjson"
@@ -32,7 +32,7 @@ class Bulk:
     def __init__(self, services: ApiServices) -> None:
         settings = services.settings
         self._intake = services.intake
-        self._submissions = Submissions(services.catalogue)
+        self._submissions = Submissions(services.catalogue, services.webhooks)
         self._bounds = Bounds(settings.max_body_bytes, settings.max_bulk_bytes, settings.max_bulk_lines)
 
     def register(self, app: Flask) -> None:

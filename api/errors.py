@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -80,6 +81,15 @@ class BrokenRules(Invalid):
         self.errors = list(errors)
         if too_large:
             self.code = TooLarge.code
+
+
+@contextmanager
+def as_broken_rules() -> Iterator[None]:
+    """Tell of the one field that a use case found wrong as of all that is found wrong here."""
+    try:
+        yield
+    except Invalid as error:
+        raise BrokenRules([{"field": error.field, "message": str(error)}]) from error
 
 
 STATUS: Mapping[type[KtqueueError], HTTPStatus] = {

@@ -10,14 +10,14 @@ from flask import Flask, Response, request
 
 from api.answers import Answer
 from api.errors import Malformed, TooManyReaders
-from api.jobs import checked
+from api.ids import checked_job
 from api.query import parameters
-from api.representation import JOBS
 from api.services import ApiServices
 from api.waits import Waits
 from ktqueue.errors import Invalid, NotFound, Unavailable
 from ktqueue.events.base import START, Event, EventId
 from ktqueue.history import terminal_event
+from ktqueue.representation import JOBS
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 RECONNECT = b"retry: 1000\n\n"
@@ -42,7 +42,7 @@ class JobEvents:
         """Every event after Last-Event-ID, until the one that ends the job. 204 if that was the last already."""
         parameters(request)
         after = _last_event_id()
-        job = self._intake.get(checked(job_id))
+        job = self._intake.get(checked_job(job_id))
         if job.state.terminal and after >= terminal_event(job).id:
             # A browser's EventSource would reconnect for ever after anything else.
             return Answer(b"", 204)

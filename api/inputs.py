@@ -11,8 +11,10 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from api.shapes import Shape, exactly_one
-from api.times import unix_ms
 from ktqueue.models import TaskName
+from ktqueue.times import unix_ms
+from ktqueue.webhook import SUBSCRIBABLE, EventType, events_named
+from ktqueue.webhook_addresses import LONGEST_URL
 
 STRICT = ConfigDict(strict=True, extra="forbid")
 MOST_TEXTS = 2048
@@ -20,6 +22,7 @@ MOST_STOPS = 4
 LONGEST_STOP = 100
 MOST_METADATA = 16
 LONGEST_DEADLINE_S = 30 * 86_400
+LONGEST_DESCRIPTION = 512
 
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
@@ -140,6 +143,78 @@ def _few(metadata: Any) -> Any:
     return metadata
 
 
+def _events(value: object) -> EventType:
+    if not (isinstance(value, list) and value and all(isinstance(name, str) for name in value)):
+        raise PydanticCustomError("events", "must be an array of one or more of: {known}", {"known": _EVENTS})
+    for name in value:
+        if name not in SUBSCRIBABLE:
+            told = {"unknown": repr(name[:64]), "known": _EVENTS}
+            raise PydanticCustomError("events", "must not hold {unknown}; there are: {known}", told)
+    return events_named(value)
+
+
+_EVENTS = ", ".join(SUBSCRIBABLE)
+Events = Annotated[
+    EventType,
+    PlainValidator(_events),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "string", "enum": list(SUBSCRIBABLE)},
+            "minItems": 1,
+        }
+    ),
+]
+THE_ENDS = "What to be told of; left out: how a job ends, in whichever way."
+Instant = Annotated[int, PlainValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+Url = Annotated[
+    str,
+    Field(
+        max_length=LONGEST_URL,
+        description="http or https, of a public host and a port that is allowed; without user name and fragment.",
+        json_schema_extra={"format": "uri"},
+    ),
+]
+OfModel = Annotated[str | None, Field(max_length=63, description="Tell only of this model's jobs; null: of all.")]
+Description = Annotated[str, Field(max_length=LONGEST_DESCRIPTION, description="Yours.")]
+
+
+@with_config(STRICT)
+class WebhookRequest(TypedDict, total=False):
+    """Where this job's events shall be sent, besides registered endpoints."""
+
+    url: Required[Url]
+    events: Annotated[Events, Field(description=THE_ENDS)]
+
+
+@with_config(STRICT)
+class EndpointRequest(TypedDict, total=False):
+    """An endpoint for webhooks: it is told what happens to jobs from now on."""
+
+    url: Required[Url]
+    events: Annotated[Events, Field(description=THE_ENDS)]
+    model: OfModel
+    description: Description
+
+
+@with_config(STRICT)
+class EndpointChanges(TypedDict, total=False):
+    """What is to be different about an endpoint; leave out what is to stay."""
+
+    url: Url
+    events: Events
+    model: OfModel
+    description: Description
+    enabled: Annotated[bool, Field(description="False: tell it nothing, and give up what is pending for it.")]
+
+
+@with_config(STRICT)
+class ReplayRequest(TypedDict):
+    """From when on to send again what an endpoint missed."""
+
+    since: Annotated[Instant, Field(description="Only events that happened then or later.")]
+
+
 @with_config(STRICT)
 class JobRequest(TypedDict, total=False):
     """A job to be done. What `input` and `params` hold depends on the task; leave out what you do not set."""
@@ -161,13 +236,8 @@ class JobRequest(TypedDict, total=False):
     deadline_seconds: Annotated[
         float, Field(gt=0, le=LONGEST_DEADLINE_S, description="Expire unless it has ended in this time; up to 30 days.")
     ]
-    run_at: Annotated[
-        int,
-        PlainValidator(_instant),
-        WithJsonSchema(
-            {"type": "string", "format": "date-time", "description": "Not before this; at most a year ahead."}
-        ),
-    ]
+    run_at: Annotated[Instant, Field(description="Not before this; at most a year ahead.")]
+    webhook: Annotated[WebhookRequest, BeforeValidator(_few)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,18 @@ from flask import Flask, request
 
 from api.answers import JSON, Answer, answer, etag_of, retry_after
 from api.body import decode, read, require_type
-from api.cursor import JOB_ID
 from api.exchange import leaving
+from api.ids import checked_job
 from api.listing import FILTERS, METADATA, job_query, page
 from api.preferences import Preference, idempotency_key, preference
 from api.query import parameters, wait_seconds
-from api.representation import JOBS, attempt_body, job_body, path_of
 from api.schemas import AttemptList
 from api.services import ApiServices
 from api.submission import Submissions
 from api.waits import Waits
-from ktqueue.errors import NotFound, Unavailable
+from ktqueue.errors import Unavailable
 from ktqueue.job import Job
+from ktqueue.representation import JOBS, attempt_body, job_body, path_of
 
 TURN_S = 2.0
 """A wait asks this often whether its client is still there."""
@@ -32,7 +32,7 @@ class Jobs:
     def __init__(self, services: ApiServices, waits: Waits) -> None:
         self._intake = services.intake
         self._following = services.following
-        self._submissions = Submissions(services.catalogue)
+        self._submissions = Submissions(services.catalogue, services.webhooks)
         self._max_body_bytes = services.settings.max_body_bytes
         self._waits = waits
 
@@ -68,7 +68,7 @@ class Jobs:
     def get(self, job_id: str) -> Answer:
         """A job as it is, or as it is once it has ended."""
         wait_s = wait_seconds(parameters(request, "wait"))
-        job = self._look(checked(job_id), wait_s)
+        job = self._look(checked_job(job_id), wait_s)
         place = self._intake.place(job)
         body = orjson.dumps(job_body(job, place, self._intake.progress(job)))
         tag = etag_of(body)
@@ -87,26 +87,26 @@ class Jobs:
     def cancel(self, job_id: str) -> Answer:
         """Cancel a job that has not ended; one that has stays as it is."""
         parameters(request)
-        return answer(job_body(self._intake.cancel(checked(job_id))))
+        return answer(job_body(self._intake.cancel(checked_job(job_id))))
 
     def attempts(self, job_id: str) -> Answer:
         """Who ran a job, when, and how that ended."""
         parameters(request)
-        attempts = self._intake.attempts(checked(job_id))
+        attempts = self._intake.attempts(checked_job(job_id))
         body: AttemptList = {"object": "list", "data": [attempt_body(attempt) for attempt in attempts]}
         return answer(body)
 
     def retry(self, job_id: str) -> Answer:
         """A new job like the failed one."""
         parameters(request)
-        job = self._intake.retry(checked(job_id))
+        job = self._intake.retry(checked_job(job_id))
         headers = {"Location": path_of(job.id), "Retry-After": retry_after(self._intake.wait_s(job.model))}
         return answer(job_body(job), 202, headers)
 
     def delete(self, job_id: str) -> Answer:
         """Forget a job that has ended."""
         parameters(request)
-        self._intake.delete(checked(job_id))
+        self._intake.delete(checked_job(job_id))
         return Answer(b"", 204)
 
     def _waited(self, job: Job, preferred: Preference) -> tuple[Job, bool]:
@@ -137,10 +137,3 @@ class Jobs:
             job = self._following.wait(job_id, min(left_s, TURN_S))
             if job.state.terminal or left_s <= TURN_S or leaving(request):
                 return job
-
-
-def checked(job_id: str) -> str:
-    """A job id that may be one: nothing else is looked for. Raises NotFound."""
-    if not JOB_ID.fullmatch(job_id):
-        raise NotFound("there is no such job: an id is job_ and 32 hexadecimal digits")
-    return job_id

@@ -9,9 +9,10 @@ import orjson
 from werkzeug.datastructures import MultiDict
 
 from api import cursor
+from api.ids import JOB_ID
 from api.query import instant, integer, prefixed, refuse, single
-from api.representation import job_body
 from ktqueue.job import Job, JobState
+from ktqueue.representation import job_body
 from ktqueue.store.base import JobQuery
 
 FILTERS = ("state", "model", "id", "created_from", "created_to", "limit", "cursor")
@@ -35,7 +36,7 @@ def job_query(given: MultiDict[str, str]) -> JobQuery:
         created_from=instant(given, "created_from"),
         created_to=instant(given, "created_to"),
         metadata=prefixed(given, METADATA),
-        before=None if after is None else cursor.decode(after),
+        before=None if after is None else cursor.decode(after, JOB_ID),
         limit=integer(given, "limit", 1, MOST_JOBS, default=DEFAULT_JOBS),
     )
 
@@ -66,7 +67,7 @@ def _ids(given: MultiDict[str, str]) -> list[str]:
     ids = given.getlist("id")
     if len(ids) > MOST_IDS:
         refuse("id", f"must be given at most {MOST_IDS} times")
-    if not all(cursor.JOB_ID.fullmatch(job_id) for job_id in ids):
+    if not all(JOB_ID.fullmatch(job_id) for job_id in ids):
         refuse("id", "must be the id of a job: job_ and 32 hexadecimal digits")
     return ids
 

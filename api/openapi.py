@@ -9,8 +9,10 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
-from api.inputs import TASKS, JobRequest
-from api.operations import OPERATIONS, PROBLEMS, JsonObject, Operation, Reply
+from api.inputs import TASKS, EndpointChanges, EndpointRequest, JobRequest
+from api.operation import JsonObject, Operation, Reply
+from api.operations import OPERATIONS, PROBLEMS
+from api.webhook_operations import EVENT
 from ktqueue.models import Catalogue
 
 REF = "#/components/schemas/{model}"
@@ -33,6 +35,7 @@ def document(catalogue: Catalogue) -> JsonObject:
         "servers": [{"url": "/"}],
         "tags": [{"name": name} for name in dict.fromkeys(operation.tag for operation in OPERATIONS)],
         "paths": paths,
+        "webhooks": {EVENT.id: {EVENT.method: _operation(EVENT, schemas)}},
         "components": {"schemas": schemas.all(catalogue)},
     }
 
@@ -53,13 +56,16 @@ class _Schemas:
         return {"$ref": REF.format(model=schema["title"])}
 
     def all(self, catalogue: Catalogue) -> JsonObject:
-        """Every component; a job's model, task, input and params are those that this catalogue has."""
+        """Every component; models, tasks, inputs and params are those that this catalogue has."""
         tasks = sorted({task for spec in catalogue.values() for task in spec.offers})
         request = self._found[JobRequest.__name__]["properties"]
         request["model"]["enum"] = list(catalogue)
         request["task"]["enum"] = tasks
         request["input"] = {"anyOf": self._distinct(TASKS[task].input.kind for task in tasks)}
         request["params"] = {"anyOf": self._distinct(TASKS[task].params.kind for task in tasks)}
+        for kind in (EndpointRequest, EndpointChanges):
+            alias, _null = self._found[kind.__name__]["properties"]["model"]["anyOf"]
+            alias["enum"] = list(catalogue)
         return self._found
 
     def _distinct(self, kinds: Any) -> list[JsonObject]:

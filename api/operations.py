@@ -2,112 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-from api.answers import JSON
 from api.bulk import NDJSON
 from api.errors import PROBLEM
 from api.inputs import JobRequest
 from api.listing import DEFAULT_JOBS, METADATA, MOST_IDS, MOST_JOBS
+from api.operation import JOB_ID, Operation, Reply, parameter
 from api.query import LONGEST_WAIT_S
 from api.schemas import (
     AttemptList,
     BulkLine,
     EventFields,
     Health,
-    JobBody,
     JobList,
     LaneList,
     ModelList,
     Problem,
     Readiness,
 )
+from api.webhook_operations import WEBHOOK_OPERATIONS
+from ktqueue.bodies import JobBody
 from ktqueue.job import JobState
 
 EVENT_STREAM = "text/event-stream"
-JsonObject = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One answer: what it means, its body if it has one, and its headers by name with what they say."""
-
-    means: str
-    body: Any = None
-    media: str = JSON
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One method of one path. ``problems`` are the statuses that it may answer with problem+json."""
-
-    method: str
-    path: str
-    id: str
-    tag: str
-    summary: str
-    replies: Mapping[int, Reply]
-    problems: Sequence[int] = ()
-    parameters: Sequence[JsonObject] = ()
-    body: Any = None
-    media: str = JSON
-
-
-def _parameter(where: str, name: str, schema: JsonObject, description: str) -> JsonObject:
-    told = {"in": where, "name": name, "schema": schema, "description": description}
-    return told | ({"required": True} if where == "path" else {})
-
-
-JOB_ID = _parameter("path", "job_id", {"type": "string", "pattern": "^job_[0-9a-f]{32}$"}, "The job's id.")
 TIME = {"type": "string", "format": "date-time"}
-WAIT = _parameter(
+WAIT = parameter(
     "query",
     "wait",
     {"type": "integer", "minimum": 0, "maximum": LONGEST_WAIT_S},
     "Answer when the job has ended, at the latest after so many seconds.",
 )
 SUBMIT_HEADERS = [
-    _parameter(
+    parameter(
         "header",
         "Idempotency-Key",
         {"type": "string", "pattern": "^[!-~]{1,255}$"},
         "The same key with the same body is the same job, however often it is sent.",
     ),
-    _parameter(
+    parameter(
         "header", "Prefer", {"type": "string"}, "`wait=N`: answer 200 with the job if it ends within N (up to 60) s."
     ),
 ]
 LIST_FILTERS = [
-    _parameter(
+    parameter(
         "query",
         "state",
         {"type": "array", "items": {"type": "string", "enum": [state.value for state in JobState]}},
         "Jobs in any of these states.",
     ),
-    _parameter("query", "model", {"type": "string"}, "Jobs of this model."),
-    _parameter(
+    parameter("query", "model", {"type": "string"}, "Jobs of this model."),
+    parameter(
         "query",
         "id",
         {"type": "array", "items": {"type": "string", "pattern": "^job_[0-9a-f]{32}$"}, "maxItems": MOST_IDS},
         "Jobs with any of these ids.",
     ),
-    _parameter("query", "created_from", TIME, "Created then or later."),
-    _parameter("query", "created_to", TIME, "Created before then."),
-    _parameter(
+    parameter("query", "created_from", TIME, "Created then or later."),
+    parameter("query", "created_to", TIME, "Created before then."),
+    parameter(
         "query",
         "limit",
         {"type": "integer", "minimum": 1, "maximum": MOST_JOBS, "default": DEFAULT_JOBS},
         "Most jobs on this page.",
     ),
-    _parameter("query", "cursor", {"type": "string"}, "`next_cursor` of the page before."),
+    parameter("query", "cursor", {"type": "string"}, "`next_cursor` of the page before."),
 ]
-LAST_EVENT_ID = _parameter(
+LAST_EVENT_ID = parameter(
     "header", "Last-Event-ID", {"type": "string", "pattern": "^[0-9]{1,9}-[0-9]{1,10}$"}, "Resume after this event."
 )
-IF_NONE_MATCH = _parameter("header", "If-None-Match", {"type": "string"}, "Answer 304 if the job is still this.")
+IF_NONE_MATCH = parameter("header", "If-None-Match", {"type": "string"}, "Answer 304 if the job is still this.")
 
 ACCEPTED = Reply(
     "Accepted: the job is stored.",
@@ -219,6 +181,7 @@ OPERATIONS = [
         problems=(404, 409, 422, 429, 503),
         parameters=[JOB_ID],
     ),
+    *WEBHOOK_OPERATIONS,
     Operation(
         "get", "/api/v1/models", "listModels", "models", "The models", {200: Reply("All of them.", ModelList)}, (422,)
     ),
@@ -233,9 +196,9 @@ OPERATIONS = [
 
 MEANINGS = {
     400: "It can't be read: broken JSON, header or cursor.",
-    404: "There is no such job, or no such model.",
+    404: "There is no such thing, or no such model.",
     408: "The body came too slowly.",
-    409: "The job's state does not allow this.",
+    409: "The state of things does not allow this.",
     413: "The body is too large.",
     415: "The Content-Type is not the one that is taken here.",
     422: "It breaks a rule; `errors` says which, field by field.",

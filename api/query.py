@@ -9,7 +9,7 @@ from flask import Request
 from werkzeug.datastructures import MultiDict
 
 from api.errors import BrokenRules
-from api.times import unix_ms
+from ktqueue.times import unix_ms
 
 LONGEST_WAIT_S = 60
 NOTHING: MultiDict[str, str] = MultiDict()

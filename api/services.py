@@ -8,6 +8,7 @@ from ktqueue.following import Following
 from ktqueue.intake import Intake
 from ktqueue.models import Catalogue
 from ktqueue.settings import Settings
+from ktqueue.webhooks import Webhooks
 
 
 class ApiServices(Protocol):
@@ -28,3 +29,7 @@ class ApiServices(Protocol):
     @property
     def following(self) -> Following:
         """Wait for a job, follow its events."""
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Check a job's webhook, register endpoints, look at deliveries and send them again."""

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from api.errors import BrokenRules
-from api.inputs import TASKS, JobRequest
+from api.errors import BrokenRules, as_broken_rules
+from api.inputs import TASKS, JobRequest, WebhookRequest
 from api.shapes import OVERSIZED, Shape
 from ktqueue.intake import Submission
 from ktqueue.job import Task
 from ktqueue.models import Catalogue
 from ktqueue.rank import DEFAULT_PRIORITY
+from ktqueue.webhook import Webhook
+from ktqueue.webhooks import Webhooks
 
 LONGEST_AHEAD_S = 366 * 86_400
 REQUEST = Shape(JobRequest)
@@ -20,10 +22,16 @@ TASK_OF = {task.value: task for task in Task}
 
 
 class Submissions:
-    """The rules that hold for this catalogue."""
+    """The rules that hold for this catalogue, and for where ``webhooks`` may go."""
 
-    def __init__(self, catalogue: Catalogue, clock: Callable[[], float] = time.time) -> None:  # noqa: TID251 - a bound of years
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        webhooks: Webhooks,
+        clock: Callable[[], float] = time.time,  # noqa: TID251 - a bound of years
+    ) -> None:
         self._catalogue = catalogue
+        self._webhooks = webhooks
         self._clock = clock
 
     def parse(self, document: Any) -> Submission:
@@ -46,7 +54,14 @@ class Submissions:
             metadata=asked.get("metadata", {}),
             deadline_s=asked.get("deadline_seconds"),
             run_at=self._not_too_far(asked.get("run_at")),
+            webhook=self._webhook(asked.get("webhook")),
         )
+
+    def _webhook(self, asked: WebhookRequest | None) -> Webhook | None:
+        if asked is None:
+            return None
+        with as_broken_rules():
+            return self._webhooks.webhook(asked["url"], asked.get("events"), field="webhook.url")
 
     def _not_too_far(self, run_at: int | None) -> int | None:
         if run_at is not None and run_at > (self._clock() + LONGEST_AHEAD_S) * 1000:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+from ktqueue import secret_key
 from ktqueue.admission import Admission, Bounds
+from ktqueue.delivery import Deliveries, Redelivery
 from ktqueue.errors import ConfigurationError
 from ktqueue.events.redis import RedisEvents
 from ktqueue.execution import Execution
@@ -15,15 +18,25 @@ from ktqueue.lanes.bell import CeleryBell
 from ktqueue.lanes.redis import RedisLanes
 from ktqueue.liveness import is_dead
 from ktqueue.models import Catalogue, load_catalogue
+from ktqueue.outbox.base import Outbox
+from ktqueue.outbox.bell import DeliveryBell
+from ktqueue.outbox.sql import SqlOutbox
 from ktqueue.recovery import Recovery
 from ktqueue.redis_client import connect
 from ktqueue.retention import Retention
 from ktqueue.settings import PREFIX, Settings
+from ktqueue.store.base import Store
 from ktqueue.store.sql import SqlStore
 from ktqueue.sweep import Sweep
+from ktqueue.webhook_addresses import AddressRules
+from ktqueue.webhook_signing import Keyring
+from ktqueue.webhooks import Webhooks
+
+LATE_S = 15.0
+"""What a delivery may take besides its request before it is taken for lost."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Services:
     """What an entry point works with. Make it after forking: it holds connections."""
 
@@ -34,6 +47,37 @@ class Services:
     execution: Execution
     recovery: Recovery
     sweep: Sweep
+    store: Store
+    outbox: Outbox
+    delivery_bell: DeliveryBell
+    redelivery: Redelivery
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """The service's keys, for those who need them. Raises ConfigurationError."""
+        return secret_key.load(self.settings)
+
+    @cached_property
+    def address_rules(self) -> AddressRules:
+        """Where webhooks may go."""
+        return AddressRules(self.settings.webhook_allow, self.settings.webhook_ports)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """What the API does with webhooks."""
+        return Webhooks(self.store, self.outbox, self.keyring, self.address_rules, self.delivery_bell.ring)
+
+    def deliveries(self, sender: str) -> Deliveries:
+        """What the sender of this name does with the outbox."""
+        return Deliveries(
+            self.store,
+            self.outbox,
+            self.keyring,
+            sender=sender,
+            most_each=self.settings.webhook_concurrency,
+            lease_ms=int((self.settings.webhook_timeout_seconds + LATE_S) * 1000),
+            disable_days=self.settings.webhook_disable_days,
+        )
 
 
 def bootstrap(settings: Settings) -> Services:
@@ -42,12 +86,16 @@ def bootstrap(settings: Settings) -> Services:
         raise ConfigurationError(f"{PREFIX}REDIS_URL: must be set here; only `ktqueue up` starts a server of its own")
     catalogue = load_catalogue(settings.models)
     points = Failpoints(settings.failpoints)
-    store = points.around("store", SqlStore(settings.sql_url))
     client = connect(settings.redis_url)
     bell = points.around("bell", CeleryBell(settings.redis_url))
+    delivery_bell = DeliveryBell(client, bell)
+    store = points.around("store", SqlStore(settings.sql_url, delivery_bell.ring))
+    outbox = points.around("outbox", SqlOutbox(settings.sql_url))
     lanes = points.around("lanes", RedisLanes(client, bell))
     events = points.around("events", RedisEvents(client))
     recovery = Recovery(store, lanes, events, is_dead=is_dead)
+    redelivery = Redelivery(outbox, is_dead=is_dead, ring=delivery_bell.ring)
+    retention = Retention(store, outbox, days=settings.retention_days)
     bounds = Bounds(lane=settings.max_queued, jobs=settings.max_queued_all, size=settings.max_queued_bytes)
     return Services(
         settings=settings,
@@ -56,5 +104,9 @@ def bootstrap(settings: Settings) -> Services:
         following=Following(store, events),
         execution=Execution(store, lanes, events, lease_ms=int(settings.lease_seconds * 1000)),
         recovery=recovery,
-        sweep=Sweep(store, lanes, events, recovery, Retention(store, days=settings.retention_days)),
+        sweep=Sweep(store, lanes, events, recovery, retention, redelivery=redelivery),
+        store=store,
+        outbox=outbox,
+        delivery_bell=delivery_bell,
+        redelivery=redelivery,
     )

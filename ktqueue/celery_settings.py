@@ -14,6 +14,12 @@ from kombu import Connection
 DRAIN = "ktqueue.drain"
 """The task a bell starts; its one argument is the lane's model."""
 
+DELIVER = "ktqueue.deliver"
+"""The task that tells webhooks what is in the outbox."""
+
+DELIVERIES = "deliveries"
+"""The Celery queue that senders listen to."""
+
 RETRY = {"max_retries": 2, "interval_start": 0.0, "interval_step": 0.1, "interval_max": 0.3}
 """Seconds. Without bounds Celery would try to publish for ever."""
 

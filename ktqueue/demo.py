@@ -1,4 +1,7 @@
-"""`make demo`: a stack of its own, real prompts and sentences through it in batches, and what batching was worth."""
+"""`make demo`: a stack of its own, and real prompts and sentences through it.
+
+Shows what running them in batches was worth, and how a receiver of webhooks was told of each.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from pydoc_data.topics import topics
+from threading import Condition
 
 import httpx
 from rich.console import Console
@@ -24,6 +29,7 @@ from rich.table import Table
 
 from ktqueue.client import Client, Job, JobSpec
 from ktqueue.errors import ConfigurationError
+from ktqueue.receiver import Received, Receiver, Trust
 from ktqueue.settings import PREFIX, Settings
 
 CHAT, VECTORS = "smollm2-135m", "minilm-l6"
@@ -31,7 +37,7 @@ MAX_TOKENS = 32
 SENTENCES = 256
 ALONE = {CHAT: 4, VECTORS: 32}
 """How many of each are also run one at a time, each submitted when the one before has ended."""
-START_S, FINISH_S = 90.0, 300.0
+START_S, FINISH_S, CALLBACK_S = 90.0, 300.0, 30.0
 SUBJECTS = (
     *("the sea", "a train", "winter", "bread", "the moon", "a violin", "rain", "chess"),
     *("a lighthouse", "coffee", "a library", "the desert", "bees", "a bridge", "fog", "an old clock"),
@@ -56,25 +62,82 @@ class Outcome:
         return (len(self.jobs) / self.together_s) / (len(self.alone) / self.alone_s)
 
 
+class Callbacks:
+    """What a receiver was told: the event that ended each job, by the job's id, and why requests were refused."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, Received] = {}
+        self.refusals: list[str] = []
+        self._changed = Condition()
+
+    def take(self, event: Received) -> None:
+        """Called for each event that is verified; one that comes again counts once."""
+        with self._changed:
+            self.events.setdefault(event.body["data"]["id"], event)
+            self._changed.notify()
+
+    def wait_for(self, jobs: Sequence[Job]) -> None:
+        """Return once all these were told of, or it has taken too long."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(job.id in self.events for job in jobs), timeout=CALLBACK_S)
+
+    def delays_ms(self, jobs: Sequence[Job]) -> list[float]:
+        """From the end of each job that was told of to its callback; both clocks are this machine's."""
+        told = [self.events[job.id] for job in jobs if job.id in self.events]
+        ends = [datetime.fromisoformat(event.body["data"]["finished_at"]).timestamp() for event in told]
+        return [(event.at - end) * 1000 for event, end in zip(told, ends, strict=True)]
+
+
 def demo(settings: Settings) -> int:
-    """Run it; 0 only if every job succeeded. Raises ConfigurationError if the stack does not start."""
-    with tempfile.TemporaryDirectory(prefix="ktqueue-demo-") as home, _stack(settings, Path(home)) as client:
+    """Run it; 0 only if every job succeeded and was told of. Raises ConfigurationError if the stack does not start."""
+    with (
+        tempfile.TemporaryDirectory(prefix="ktqueue-demo-") as home,
+        Receiver() as receiver,
+        _stack(settings, Path(home), receiver) as client,
+    ):
         _warm(client)
-        together = _together(client)
-        outcomes = [_beside_alone(client, model, *together[model]) for model in (CHAT, VECTORS)]
+        with _told(client, receiver) as callbacks:
+            together = _together(client)
+            outcomes = [_beside_alone(client, model, *together[model]) for model in (CHAT, VECTORS)]
+            jobs = [job for outcome in outcomes for job in [*outcome.jobs, *outcome.alone]]
+            callbacks.wait_for(jobs)
     _show_answers(outcomes[0].jobs)
     _show_figures(outcomes)
-    lost = [job for outcome in outcomes for job in [*outcome.jobs, *outcome.alone] if job.state != "succeeded"]
-    for job in lost:
-        console.print(f"[red]{job.id} of {job.model} {job.state}: {job.error.message if job.error else ''}")
-    console.print("[red]not every job succeeded" if lost else "[green]every job succeeded")
-    return 1 if lost else 0
+    _show_callbacks(outcomes, callbacks)
+    wrong = complaints(jobs, callbacks)
+    for complaint in wrong:
+        console.print(f"[red]{complaint}")
+    if not wrong:
+        console.print("[green]every job succeeded, and a signed callback came for each")
+    return 1 if wrong else 0
+
+
+def complaints(jobs: Sequence[Job], callbacks: Callbacks) -> list[str]:
+    """A line for everything that is not as it should be."""
+    lost = [job for job in jobs if job.state != "succeeded"]
+    return [
+        *(f"{job.id} of {job.model} {job.state}: {job.error.message if job.error else ''}" for job in lost),
+        *(f"no callback came for {job.id}" for job in jobs if job.id not in callbacks.events),
+        *(f"the receiver refused a request: {why}" for why in callbacks.refusals),
+    ]
 
 
 @contextmanager
-def _stack(settings: Settings, home: Path) -> Iterator[Client]:
-    """`ktqueue up` on a free port with a home of its own; ended afterwards."""
-    own = settings.model_copy(update={"home": home, "port": _free_port(), "redis_url": "", "database_url": ""})
+def _told(client: Client, receiver: Receiver) -> Iterator[Callbacks]:
+    """The receiver is registered as an endpoint, and answers."""
+    callbacks = Callbacks()
+    endpoint = client.webhooks.create(receiver.url)
+    assert endpoint.secret is not None, "who creates an endpoint is told its secret"
+    trust = Trust([endpoint.secret], [key.whpk for key in client.webhooks.public_keys()])
+    with receiver.serving(trust, callbacks.take, callbacks.refusals.append):
+        yield callbacks
+
+
+@contextmanager
+def _stack(settings: Settings, home: Path, receiver: Receiver) -> Iterator[Client]:
+    """`ktqueue up` on a free port with a home of its own, that may call the receiver; ended afterwards."""
+    alone = {"home": home, "port": _free_port(), "redis_url": "", "database_url": "", "webhook_allow": receiver.place}
+    own = settings.model_copy(update=alone)
     environment = {**os.environ, **own.as_env(), f"{PREFIX}LOG_LEVEL": "warning"}
     log = home / "log"
     with log.open("wb") as output:
@@ -192,3 +255,20 @@ def _show_figures(outcomes: Sequence[Outcome]) -> None:
             f"{outcome.gain:.1f} ×",
         )
     console.print(table)
+
+
+def _show_callbacks(outcomes: Sequence[Outcome], callbacks: Callbacks) -> None:
+    table = Table(title="how a receiver of webhooks was told", title_justify="left")
+    for heading in ("model", "jobs", "callbacks verified", "finish to callback p50 ms", "one at a time p50 ms"):
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=heading == "model")
+    for outcome in outcomes:
+        together, alone = callbacks.delays_ms(outcome.jobs), callbacks.delays_ms(outcome.alone)
+        jobs = len(outcome.jobs) + len(outcome.alone)
+        table.add_row(outcome.model, str(jobs), str(len(together) + len(alone)), _median(together), _median(alone))
+    console.print(table)
+    for event in list(callbacks.events.values())[-1:]:
+        console.print(f"the last of them: {event}", highlight=False, soft_wrap=True)
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.0f}" if values else "–"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ktqueue.blame import blame
@@ -131,6 +131,10 @@ class Execution:
         """Renew the leases of ``jobs``; the ids of those that are no longer ours. Raises StoreUnavailable."""
         ids = [job.id for job in jobs]
         return set(ids) - self._store.renew(token, ids, lease_ms=self._lease(step_s))
+
+    def tell_progress(self, token: str, progress: Mapping[str, float]) -> None:
+        """Leave word for webhooks of how far (0-1) jobs have come. Raises StoreUnavailable."""
+        self._store.tell_progress(token, progress)
 
     def cancels(self, model: str, mark: str) -> tuple[list[str], str]:
         """Ids that slots of this lane should drop, asked for since ``mark``."""

@@ -11,10 +11,11 @@ from ktqueue.errors import Conflict, IdempotencyMismatch, LanesUnavailable, NotF
 from ktqueue.events.base import Events
 from ktqueue.gathering import Gathering
 from ktqueue.history import terminal_event
-from ktqueue.job import Attempt, Job, JobState, JsonObject, Task, last_attempt, new_job_id, size_of
+from ktqueue.job import Attempt, Job, JobState, JsonObject, Place, Task, last_attempt, new_job_id, size_of
 from ktqueue.lanes.base import Entry, Lanes
 from ktqueue.rank import DEFAULT_PRIORITY, rank
 from ktqueue.store.base import IdempotencyKey, JobQuery, Kept, LaneCensus, Store
+from ktqueue.webhook import Webhook
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +33,7 @@ class Submission:
     metadata: Mapping[str, str] = field(default_factory=dict)
     deadline_s: float | None = None
     run_at: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a queued job stands: ``position`` jobs are ahead of it. None is 'unknown'."""
-
-    position: int | None = None
-    eta_s: float | None = None
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +176,7 @@ class Intake:
             max_attempts=old.max_attempts,
             metadata=old.metadata,
             deadline_s=None if old.deadline_at is None else (old.deadline_at - old.created_at) / 1000,
+            webhook=old.webhook,
         )
         job = replace(self._job(again, self._store.now()), retry_of=old.id)
         self._admission.admit([job])
@@ -224,6 +219,7 @@ class Intake:
 
     def _job(self, submission: Submission, now: int) -> Job:
         due_at = max(now, submission.run_at or now)
+        webhook = submission.webhook
         return Job(
             id=self._new_id(),
             model=submission.model,
@@ -238,6 +234,9 @@ class Intake:
             run_at=due_at if due_at > now else None,
             deadline_at=None if submission.deadline_s is None else now + int(submission.deadline_s * 1000),
             size=size_of(submission.input, submission.params),
+            webhook_url=webhook.url if webhook else None,
+            webhook_target=webhook.target if webhook else None,
+            webhook_events=int(webhook.events) if webhook else 0,
         )
 
     def _commit(self, jobs: Sequence[Job]) -> None:

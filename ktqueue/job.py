@@ -24,6 +24,8 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from ktqueue.webhook import EventType, Webhook
+
 JsonObject: TypeAlias = dict[str, Any]
 
 
@@ -90,7 +92,7 @@ class Job:
     all of them and orders the job's events; ``token`` names the claim that holds it now. ``crashes`` counts the
     processes that died with it in a row, and ``company`` is set once it is suspected of being why: the most that may
     share an engine with it, itself included.
-    ``size`` is the bytes of input and params, as JSON.
+    ``size`` is the bytes of input and params, as JSON; ``webhook_…`` are the parts of `webhook`.
     """
 
     id: str
@@ -121,6 +123,24 @@ class Job:
     company: int | None = None
     crashes: int = 0
     size: int = 0
+    webhook_url: str | None = None
+    webhook_target: str | None = None
+    webhook_events: int = 0
+
+    @property
+    def webhook(self) -> Webhook | None:
+        """Where this job's events go, besides registered endpoints."""
+        if self.webhook_url is None or self.webhook_target is None:
+            return None
+        return Webhook(self.webhook_url, self.webhook_target, EventType(self.webhook_events))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a queued job stands: ``position`` jobs are ahead of it. None is 'unknown'."""
+
+    position: int | None = None
+    eta_s: float | None = None
 
 
 class Outcome(StrEnum):
@@ -234,7 +254,12 @@ def size_of(*documents: JsonObject) -> int:
 
 
 def new_job_id() -> str:
-    """``job_`` and a UUIDv7 in hex (RFC 9562, sections 5.7 and 6.2, method 3): ids sort by when they were made.
+    """``job_`` and a UUIDv7 in hex."""
+    return f"job_{uuid7_hex()}"
+
+
+def uuid7_hex() -> str:
+    """A UUIDv7 in hex (RFC 9562, sections 5.7 and 6.2, method 3): ids sort by when they were made.
 
     The 12 bits after the millisecond are its fraction, a quarter of a microsecond each.
     """
@@ -242,4 +267,4 @@ def new_job_id() -> str:
     fraction = nanoseconds * 4096 // 1_000_000
     random = int.from_bytes(os.urandom(8), "big") >> 2
     value = milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0x2 << 62 | random
-    return f"job_{value:032x}"
+    return f"{value:032x}"

@@ -15,7 +15,7 @@ from alembic.util.exc import CommandError
 
 from ktqueue.errors import ConfigurationError, KtqueueError
 from ktqueue.settings import Settings
-from ktqueue.store.database import Database
+from ktqueue.sql.database import Database
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "migrations"
 # Any number; it must only be the same wherever migrations of ktqueue run.

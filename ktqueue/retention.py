@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
+from ktqueue.outbox.base import Outbox
 from ktqueue.store.base import Store
 
 DAY_MS = 86_400_000
@@ -20,7 +21,7 @@ ROUND_S = 60.0
 
 
 class Retention:
-    """Deletes jobs that ended more than ``days`` ago, with their attempts, results and idempotency keys.
+    """Deletes jobs that ended more than ``days`` ago, with their attempts, results, idempotency keys and deliveries.
 
     It walks through the jobs from the oldest on, a little in each round, and begins anew a while after it came to
     those that are too young. Several at once do no harm.
@@ -29,12 +30,14 @@ class Retention:
     def __init__(
         self,
         store: Store,
+        outbox: Outbox,
         *,
         days: int,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
+        self._outbox = outbox
         self._keep_ms = days * DAY_MS
         self._clock = clock
         self._sleep = sleep
@@ -47,11 +50,13 @@ class Retention:
         deleted = 0
         until = self._clock() + BUDGET_S
         while self._resume_at <= (began := self._clock()) < until:
-            pruned = self._store.prune(self._store.now() - self._keep_ms, after=self._after, limit=self._group)
+            before = self._store.now() - self._keep_ms
+            pruned = self._store.prune(before, after=self._after, limit=self._group)
             deleted += pruned.jobs
             took = self._clock() - began
             self._group = _next_group(self._group, took)
             if pruned.reached is None:
+                self._outbox.prune_tests(before, LARGEST_GROUP)
                 self._after, self._resume_at = "", self._clock() + ROUND_S
             else:
                 self._after = pruned.reached

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from ktqueue.errors import ConfigurationError
+from ktqueue.webhook_addresses import AddressRules
 
 PREFIX = "KTQ_"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+SECRET = frozenset({"secret_key"})
+"""Settings that no message may repeat."""
+KEYS = re.compile(r"\s*[A-Za-z0-9+/]{43}=\s*(,\s*[A-Za-z0-9+/]{43}=\s*)*")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -21,7 +27,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 class Settings(BaseModel):
     """Each field is read from ``KTQ_<NAME>``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
     home: Path = Field(
         default=Path("~/.ktqueue"),
@@ -77,6 +83,27 @@ class Settings(BaseModel):
         default=30.0,
         description="How long a worker told to stop may take to finish what it has; 5.0 under `ktqueue up`.",
     )
+    secret_key: str = Field(
+        default="",
+        repr=False,
+        description="Keys separated by commas, each base64 of 32 bytes: the first seals the secrets of webhooks, all "
+        "open them and sign. Empty: the file `secret.key` in the home folder, made if it is not there.",
+    )
+    webhook_allow: str = Field(
+        default="",
+        description="Host names, addresses and networks, comma separated, where webhooks may go though they are not "
+        "public and on any port; `:port` after one allows only that port.",
+    )
+    webhook_ports: str = Field(
+        default="80,443,8080,8443",
+        description="Ports that webhooks may go to, comma separated. Empty: only to what KTQ_WEBHOOK_ALLOW names.",
+    )
+    webhook_timeout_seconds: Seconds = Field(default=15.0, description="How long a webhook's request may take in all.")
+    webhook_concurrency: Count = Field(default=16, description="Requests at once to one receiver of webhooks.")
+    webhook_in_flight: Count = Field(default=256, description="Requests at once to all receivers of webhooks together.")
+    webhook_disable_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
+        default=5, description="An endpoint that has failed for so long without a success is disabled."
+    )
     failpoints: str = Field(
         default="", description="A folder in which tests name the places where a process shall be killed."
     )
@@ -123,6 +150,30 @@ class Settings(BaseModel):
             )
         return value
 
+    @field_validator("secret_key")
+    @classmethod
+    def _keys(cls, value: str) -> str:
+        if value and not KEYS.fullmatch(value):
+            raise PydanticCustomError(
+                "keys",
+                "must be keys separated by commas, each base64 of 32 bytes, as `openssl rand -base64 32` makes one",
+            )
+        return value
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _names_and_networks(cls, value: str) -> str:
+        with _as_wrong_value():
+            AddressRules(value, "")
+        return value
+
+    @field_validator("webhook_ports")
+    @classmethod
+    def _ports(cls, value: str) -> str:
+        with _as_wrong_value():
+            AddressRules("", value)
+        return value
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Read ``KTQ_*``. Raises ConfigurationError naming the variable; an unknown one is an error too."""
@@ -135,7 +186,8 @@ class Settings(BaseModel):
             if first["type"] == "extra_forbidden":
                 known = ", ".join(PREFIX + field.upper() for field in cls.model_fields)
                 raise ConfigurationError(f"{name}: no such setting; there are: {known}") from error
-            raise ConfigurationError(f"{name}: {first['msg']}, got {first['input']!r}") from error
+            got = "" if first["loc"][0] in SECRET else f", got {first['input']!r}"
+            raise ConfigurationError(f"{name}: {first['msg']}{got}") from error
 
     def as_env(self) -> dict[str, str]:
         """The inverse of `from_env`, to hand settings to a child process."""
@@ -152,3 +204,12 @@ class Settings(BaseModel):
         if scheme in {"sqlite", "postgresql+psycopg"}:
             return self.database_url
         raise ConfigurationError(f"{PREFIX}DATABASE_URL: must begin with sqlite:// or postgresql://")
+
+
+@contextmanager
+def _as_wrong_value() -> Iterator[None]:
+    """Say of a setting what its own reader says of it."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise PydanticCustomError("unreadable", "{said}", {"said": str(error)}) from error

@@ -125,6 +125,7 @@ def _roles(settings: Settings, models: Sequence[str], listener: socket.socket) -
         _api(settings, listener),
         *(_lane(settings, model) for model in models),
         _worker("light", settings, "light"),
+        _worker("deliver", settings, "deliver"),
         _worker("beat", settings, "beat"),
     ]
 

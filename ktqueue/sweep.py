@@ -31,17 +31,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Repairs:
-    """What one sweep did, in jobs."""
+    """What one sweep did, in jobs; ``redelivered`` in deliveries that a dead sender held."""
 
     recovered: int
     expired: int
     woken: int
     requeued: int
     pruned: int = 0
+    redelivered: int = 0
 
 
 class Sweep:
-    """The periodic repair."""
+    """The periodic repair. ``redelivery`` sees to the outbox."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Sweep:
         recovery: Recovery,
         retention: Retention,
         *,
+        redelivery: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -58,6 +60,7 @@ class Sweep:
         self._events = events
         self._recovery = recovery
         self._retention = retention
+        self._redelivery = redelivery
         self._clock = clock
         self._counted: Sequence[LaneCensus] = ()
         self._count_at = clock()
@@ -71,6 +74,7 @@ class Sweep:
             woken=self._wake_due(),
             requeued=sum(self._repair_lane(lane) for lane in self._census()),
             pruned=self._retention(),
+            redelivered=self._redelivery(),
         )
         if repairs != Repairs(0, 0, 0, 0):
             logger.info("%s", repairs)

@@ -13,7 +13,7 @@ from alembic import context
 
 from ktqueue.migrate import exclusive
 from ktqueue.settings import Settings
-from ktqueue.store.tables import metadata
+from ktqueue.sql.tables import metadata
 
 
 def run(connection: sa.Connection) -> None:

@@ -1,4 +1,4 @@
-"""``python -m worker lane MODEL | light | beat``: one Celery process, its settings read from the environment."""
+"""``python -m worker lane MODEL | light | deliver | beat``: one Celery process, its settings from the environment."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Sequence
 
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
-from ktqueue.celery_settings import lane_queue
+from ktqueue.celery_settings import DELIVERIES, lane_queue
 from ktqueue.errors import KtqueueError
 from ktqueue.models import load_catalogue
 from ktqueue.process import die_with_parent
 from ktqueue.settings import Settings
 from worker.app import create_app
-from worker.tasks import LIGHT_QUEUE, schedule, serve_lane, serve_light
+from worker.tasks import LIGHT_QUEUE, schedule, serve_deliveries, serve_lane, serve_light
 
 # Neighbours' heartbeats are not our business: the store's leases say who lives.
 QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING")
-USAGE = "usage: python -m worker lane MODEL | light | beat"
+USAGE = "usage: python -m worker lane MODEL | light | deliver | beat"
 
 
 def main(arguments: Sequence[str], settings: Settings) -> None:
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str], settings: Settings) -> None:
         case ["light"]:
             serve_light(app, settings)
             app.worker_main(_worker("light", LIGHT_QUEUE, 1))
+        case ["deliver"]:
+            serve_deliveries(app, settings)
+            app.worker_main(_worker("deliver", DELIVERIES, 1))
         case ["beat"]:
             schedule(app, settings)
             app.start(["--quiet", "beat", "--loglevel=WARNING"])

@@ -66,6 +66,7 @@ class Runner:
         self._clock = clock
         self._sleep = sleep
         self._held: dict[str, Job] = {}
+        self._progress: dict[str, float] = {}
         self._ended: list[tuple[Job, Ending]] = []
         self._join_at = 0.0
         self._renew_at = 0.0
@@ -81,6 +82,7 @@ class Runner:
         """
         token = uuid.uuid4().hex
         self._held.clear()
+        self._progress.clear()
         self._ended.clear()
         self._execution.answer(self._model)
         _, self._mark = self._execution.cancels(self._model, self._mark)
@@ -161,6 +163,7 @@ class Runner:
         # The slowest of late: one that was slow once is forgotten by and by.
         self._step_s = max(self._clock() - began, 0.9 * self._step_s)
         events = [event for output in outputs if (event := self._event(output)) is not None]
+        self._progress |= {event.job_id: event.data["progress"] for event in events}
         self._execution.publish(events)
         endings = [output for output in outputs if isinstance(output, Finished | Failed)]
         self._ended += [(self._held.pop(output.id), output) for output in endings if output.id in self._held]
@@ -223,8 +226,19 @@ class Runner:
             self._renew_at = self._clock() + PAUSE_S
             return
         self._renew_at = self._clock() + self._heartbeat_s
+        self._tell_progress(token)
         self._drop(sorted(lost))
         self._ended = [(job, ending) for job, ending in self._ended if job.id not in lost]
+
+    def _tell_progress(self, token: str) -> None:
+        """Leave word of those that have come further since the last time."""
+        news = {job_id: progress for job_id, progress in self._progress.items() if job_id in self._held}
+        self._progress.clear()
+        try:
+            if news:
+                self._execution.tell_progress(token, news)
+        except StoreUnavailable as error:
+            logger.debug("nobody is told how far %d jobs have come: %s", len(news), error)
 
     def _drop_cancelled(self, token: str) -> None:
         """A cancel is a hint to look: the store says whether a job is still ours, for it may be a newer claim."""

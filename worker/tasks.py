@@ -8,11 +8,12 @@ from functools import cache
 from celery import Celery
 
 from ktqueue.bootstrap import bootstrap
-from ktqueue.celery_settings import DRAIN
+from ktqueue.celery_settings import DELIVER, DRAIN
 from ktqueue.errors import Unavailable
 from ktqueue.settings import Settings
 from worker.app import StopFlag, in_each_child
 from worker.beat import sparing
+from worker.post import Post
 from worker.slot import Slot
 
 SWEEP_TASK = "ktqueue.sweep"
@@ -44,6 +45,17 @@ def serve_light(app: Celery, settings: Settings) -> None:
             swept()()
         except Unavailable as error:
             logger.warning("the sweep goes on in a second: %s", error)
+
+
+def serve_deliveries(app: Celery, settings: Settings) -> None:
+    """Make this app's child the one who tells webhooks what is in the outbox."""
+    stop = StopFlag()
+    post = cache(lambda: Post(settings, stop))
+    in_each_child(post, stop, settings)
+
+    @app.task(name=DELIVER)
+    def deliver() -> int:
+        return post().drain()
 
 
 def schedule(app: Celery, settings: Settings) -> None:

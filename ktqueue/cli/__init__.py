@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import click
 
-from ktqueue.cli import jobs, lanes, serve, submit
+from ktqueue.cli import jobs, lanes, serve, submit, webhooks
 from ktqueue.cli.app import App, Unreachable, WrongUse
 from ktqueue.errors import KtqueueError, Unavailable
 
 EPILOG = """\b
 Exit codes:
   0  ok
-  1  a job ended other than succeeded
+  1  a job ended other than succeeded, or a webhook was not taken
   2  wrong usage or configuration
   3  the server can't be reached
   4  the server refused
@@ -45,5 +45,5 @@ def main(ctx: click.Context) -> None:
     ctx.ensure_object(App)
 
 
-for command in (*serve.COMMANDS, *submit.COMMANDS, *jobs.COMMANDS, *lanes.COMMANDS):
+for command in (*serve.COMMANDS, *submit.COMMANDS, *jobs.COMMANDS, *lanes.COMMANDS, *webhooks.COMMANDS):
     main.add_command(command)

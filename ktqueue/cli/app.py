@@ -43,7 +43,7 @@ class App:
 
 
 class Unsuccessful(click.ClickException):
-    """A job ended other than succeeded."""
+    """A job ended other than succeeded, or a webhook was not taken."""
 
     exit_code = 1
 

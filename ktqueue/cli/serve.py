@@ -60,6 +60,13 @@ def light(app: App) -> None:
 
 @click.command()
 @click.pass_obj
+def deliver(app: App) -> None:
+    """Run the sender: it tells webhooks what they asked to be told."""
+    _become(app, "worker", "deliver")
+
+
+@click.command()
+@click.pass_obj
 def beat(app: App) -> None:
     """Run Celery beat, which starts what is periodic."""
     _become(app, "worker", "beat")
@@ -93,4 +100,4 @@ def _make_home(settings: Settings) -> None:
         raise ConfigurationError(f"KTQ_HOME: {settings.home}: {error.strerror}") from error
 
 
-COMMANDS = (up, api, worker, light, beat, migrate, demo)
+COMMANDS = (up, api, worker, light, deliver, beat, migrate, demo)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -75,6 +75,11 @@ def facts(job: Job) -> None:
         "error": f"{job.error.message} ({job.error.code})" if job.error else None,
         "result": output_of(job) if job.result is not None else None,
     }
+    pairs(known)
+
+
+def pairs(known: Mapping[str, object]) -> None:
+    """Print names and values, one pair a line; what is None is left out."""
     width = max(map(len, known))
     for name, value in known.items():
         if value is not None:

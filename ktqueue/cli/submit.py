@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,10 @@ from ktqueue.cli.jobs import TIMEOUT, finish
 from ktqueue.cli.pairs import METADATA, PARAMS, strict_json
 from ktqueue.cli.show import emit, output_of, progress_of, waiting_for
 from ktqueue.job import JobState, JsonObject
+from ktqueue.webhook import SUBSCRIBABLE
 
 if TYPE_CHECKING:
-    from ktqueue.client import Client, Job, JobOptions, Submitted
+    from ktqueue.client import Client, Job, JobOptions, Submitted, WebhookOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Ask:
     priority: int | None
     max_attempts: int | None
     deadline: float | None
+    webhook: str | None
+    webhook_events: Sequence[str]
     idempotency_key: str | None
     wait: bool
     stream: bool
@@ -53,8 +56,14 @@ class Ask:
             "priority": self.priority,
             "max_attempts": self.max_attempts,
             "deadline_seconds": self.deadline,
+            "webhook": self._webhook(),
         }
         return cast("JobOptions", {key: value for key, value in given.items() if value is not None})
+
+    def _webhook(self) -> WebhookOptions | None:
+        if self.webhook is None:
+            return None
+        return {"url": self.webhook, "events": self.webhook_events} if self.webhook_events else {"url": self.webhook}
 
 
 def _json_object(ctx: click.Context, param: click.Parameter, given: str | None) -> JsonObject | None:
@@ -90,6 +99,15 @@ def _key(ctx: click.Context, param: click.Parameter, given: str | None) -> str |
 @click.option("--priority", type=click.IntRange(0, 9), help="Higher runs sooner; 5 if left out.")
 @click.option("--max-attempts", type=click.IntRange(min=1), help="How often to try.")
 @click.option("--deadline", type=float, metavar="SECONDS", help="Expire the job if it has not ended by then.")
+@click.option("--webhook", metavar="URL", help="Tell this URL how the job ends.")
+@click.option(
+    "--webhook-event",
+    "webhook_events",
+    multiple=True,
+    type=click.Choice(list(SUBSCRIBABLE)),
+    metavar="NAME",
+    help=f"Tell the webhook of this instead: {', '.join(SUBSCRIBABLE)}. May be repeated.",
+)
 @click.option("--idempotency-key", callback=_key, help="Submitting twice with one key makes one job.")
 @click.option("--wait", is_flag=True, help="Wait for the result, and print it.")
 @click.option("--stream", is_flag=True, help="Print the text as it is written.")
@@ -101,6 +119,8 @@ def submit(session: Session, model: str | None, path: str | None, **asked: Any) 
     Prints the job's id; with --wait its result: the text, or for other tasks JSON.
     """
     ask = Ask(**asked)
+    if ask.webhook_events and ask.webhook is None:
+        raise click.UsageError("--webhook-event says what to tell a --webhook")
     if path is None:
         if model is None:
             raise click.UsageError("name a MODEL, or a --file of jobs")

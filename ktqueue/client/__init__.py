@@ -20,7 +20,8 @@ from ktqueue.client.errors import (
     WaitTimeout,
 )
 from ktqueue.client.sync import Client
-from ktqueue.client.values import Event, Job, JobOptions, JobSpec, Lane, Model, Submitted
+from ktqueue.client.values import Event, Job, JobOptions, JobSpec, Lane, Model, Submitted, Webhook, WebhookOptions
+from ktqueue.client.webhook_values import Delivery, DeliveryAttempt, EndpointChanges, WebhookEndpoint, WebhookKey
 
 __all__ = [
     "ApiError",
@@ -28,6 +29,9 @@ __all__ = [
     "Client",
     "Conflict",
     "ConnectionFailed",
+    "Delivery",
+    "DeliveryAttempt",
+    "EndpointChanges",
     "Event",
     "InvalidRequest",
     "Job",
@@ -46,4 +50,8 @@ __all__ = [
     "Submitted",
     "Unavailable",
     "WaitTimeout",
+    "Webhook",
+    "WebhookEndpoint",
+    "WebhookKey",
+    "WebhookOptions",
 ]

@@ -7,7 +7,7 @@
     ├── ApiError             the server answered with an error: status, code, message, field
     │   ├── InvalidRequest   4xx that fits none of the next; what was sent is wrong
     │   ├── NotFound         404
-    │   ├── Conflict         409, the job's state does not allow this
+    │   ├── Conflict         409, its state does not allow this
     │   ├── RateLimited      429, nothing was stored; carries when to try again
     │   ├── Unavailable      502, 503, 504
     │   └── ServerError      any other status, or an answer that is not this API's
@@ -64,11 +64,11 @@ class InvalidRequest(ApiError):
 
 
 class NotFound(ApiError):
-    """No such job or model, or no longer."""
+    """No such thing, or no longer."""
 
 
 class Conflict(ApiError):
-    """The job's state does not allow this."""
+    """The state of the job, or of the endpoint, does not allow this."""
 
 
 class RateLimited(ApiError):
@@ -105,7 +105,7 @@ class JobExpired(JobEnded):
 
 
 class WaitTimeout(KtqueueClientError, TimeoutError):
-    """Not finished in time; the jobs go on. ``pending`` holds their ids."""
+    """Not finished in time; the jobs, or the delivery, go on. ``pending`` holds their ids."""
 
     def __init__(self, pending: list[str]) -> None:
         what = pending[0] if len(pending) == 1 else f"{len(pending)} jobs, {pending[0]} among them,"

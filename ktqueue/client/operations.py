@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import math
 from collections.abc import AsyncGenerator, Iterable, Sequence, Sized
@@ -15,18 +14,18 @@ from tqdm import tqdm
 
 from ktqueue.client.bulk import NumberedLine, bodies
 from ktqueue.client.errors import ConnectionFailed, NotFound, WaitTimeout, ending, unreadable
+from ktqueue.client.paging import GROUP, items
 from ktqueue.client.patience import Patience, Rounds
 from ktqueue.client.sending import Sender
 from ktqueue.client.sse import EventParser
 from ktqueue.client.values import Event, Job, JobOptions, JobSpec, Lane, Model, Submitted, job_body, key_of, rfc3339
+from ktqueue.client.webhooks import WebhookOperations
 from ktqueue.client.wire import Io, Lines, Reply, Request
 from ktqueue.job import JobState, JsonObject
 
 JOBS = "/api/v1/jobs"
 LONGEST_HOLD_S = 30.0
 """One long poll asks the server to hold it for this long at most."""
-GROUP = 100
-"""Ids in one request of `as_completed`, and jobs on one page of a list."""
 ENDED = tuple(state for state in JobState if state.terminal)
 
 
@@ -36,6 +35,7 @@ class Operations:
     def __init__(self, io: Io, *, max_retries: int) -> None:
         self._io = io
         self._sender = Sender(io, max_retries=max_retries)
+        self.webhooks = WebhookOperations(io, self._sender)
 
     # --- submitting ---
 
@@ -104,7 +104,7 @@ class Operations:
         """The job as it is now. Raises NotFound."""
         return (await self._sender.call(Request("GET", _path(job)))).value(Job)
 
-    async def list(
+    def list(
         self,
         *,
         states: Sequence[str] = (),
@@ -119,20 +119,7 @@ class Operations:
         query += [("model", model)] if model is not None else []
         query += [("created_from", rfc3339(created_from))] if created_from is not None else []
         query += [("created_to", rfc3339(created_to))] if created_to is not None else []
-        async with aclosing(self._pages(query)) as pages:
-            async for page in pages:
-                for job in page:
-                    yield job
-
-    async def _pages(self, query: Sequence[tuple[str, str]]) -> AsyncGenerator[Sequence[Job], None]:
-        cursor: builtins.list[tuple[str, str]] = []
-        while True:
-            reply = await self._sender.call(Request("GET", JOBS, query=[*query, ("limit", str(GROUP)), *cursor]))
-            yield reply.values(Job)
-            following = reply.json().get("next_cursor")
-            if following is None:
-                return
-            cursor = [("cursor", str(following))]
+        return items(self._sender, JOBS, query, Job)
 
     async def models(self) -> Sequence[Model]:
         """The models the server offers."""
@@ -197,7 +184,7 @@ class Operations:
         query = [("id", job_id) for job_id in ids]
         query += [] if all_states else [("state", state.value) for state in ENDED]
         # A page ends early when its results are large, so there may be several.
-        jobs = [job async for page in self._pages(query) for job in page]
+        jobs = [job async for job in items(self._sender, JOBS, query, Job)]
         if all_states and (missing := set(ids) - {job.id for job in jobs}):
             raise NotFound(f"there is no job {min(missing)}", status=404, code="not_found")
         return [job for job in jobs if job.state.terminal]
@@ -240,12 +227,7 @@ class Operations:
 
     async def delete(self, job: Job | str) -> None:
         """Forget a job that has ended. Raises NotFound; Conflict while it has not ended."""
-        try:
-            await self._sender.call(Request("DELETE", _path(job)))
-        except NotFound as error:
-            if error.tries == 1:
-                raise
-            # An earlier try had no answer: it was that one which deleted the job.
+        await self._sender.delete(_path(job))
 
 
 def _events_request(job: Job | str, last_id: str) -> Request:

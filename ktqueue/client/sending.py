@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from ktqueue.client.errors import ApiError, ConnectionFailed
+from ktqueue.client.errors import ApiError, ConnectionFailed, NotFound
 from ktqueue.client.retrying import delay_before_retry
 from ktqueue.client.wire import Io, Reply, Request, Stream
 
@@ -26,6 +26,15 @@ class Sender:
     async def open(self, request: Request) -> Stream:
         """The answer's head, its body still to be read; the caller closes it. Raises ConnectionFailed, ApiError."""
         return await self._persist(request, self._open)
+
+    async def delete(self, path: str) -> None:
+        """Delete what is there. Raises ConnectionFailed; NotFound, if it was never there, and other ApiErrors."""
+        try:
+            await self.call(Request("DELETE", path))
+        except NotFound as error:
+            if error.tries == 1:
+                raise
+            # An earlier try had no answer: it was that one which deleted it.
 
     async def pause(self, error: ConnectionFailed | ApiError, *, tries: int, repeatable: bool = True) -> None:
         """Wait as long as should be waited after ``tries`` failures, or raise the error."""

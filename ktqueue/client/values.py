@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Required, TypedDict
 
@@ -13,6 +13,13 @@ from pydantic import BaseModel, ConfigDict
 from ktqueue.job import JobState, JsonObject
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+class WebhookOptions(TypedDict, total=False):
+    """Where a job's events go. ``events`` left out: those that end it."""
+
+    url: Required[str]
+    events: Sequence[str]
 
 
 class JobOptions(TypedDict, total=False):
@@ -28,6 +35,7 @@ class JobOptions(TypedDict, total=False):
     deadline_seconds: float
     run_at: datetime
     """Not before this; without a time zone it is local time."""
+    webhook: WebhookOptions
 
 
 class JobSpec(JobOptions, total=False):
@@ -66,6 +74,13 @@ class Timing(Value):
     largest_batch: int | None = None
 
 
+class Webhook(Value):
+    """Where a job's events go."""
+
+    url: str
+    events: list[str]
+
+
 class Job(Value):
     """A job as it was when the server answered; `Client.get` brings a newer one."""
 
@@ -90,6 +105,7 @@ class Job(Value):
     finished_at: datetime | None = None
     deadline_at: datetime | None = None
     metadata: dict[str, str] = {}
+    webhook: Webhook | None = None
     usage: Usage | None = None
     timing: Timing = Timing()
     retry_of: str | None = None

@@ -1,4 +1,4 @@
-"""The bell: a Celery message that wakes an idle worker of a lane, sent by name so that no worker is imported."""
+"""The bell: a Celery message that wakes an idle worker, sent by name so that no worker is imported."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ class CeleryBell:
         self._celery = celery_app(redis_url, current=False)
 
     def __call__(self, model: str) -> None:
-        """Wake one worker, in about a second or not at all; raises LanesUnavailable."""
-        queue = lane_queue(model)
+        """Wake one worker of a lane."""
+        self.send(DRAIN, [model], lane_queue(model))
+
+    def send(self, task: str, arguments: list[str], queue: str) -> None:
+        """Wake one who listens to ``queue``, in about a second or not at all; raises LanesUnavailable."""
         with self._redis.served():
             # While every slot is busy nobody takes bells in: one that waits is enough, more would pile up.
             waiting = self._redis.llen(queue)
@@ -26,7 +29,7 @@ class CeleryBell:
             return
         try:
             # In a worker the running task would remember every task it sent, for as long as it runs.
-            self._celery.send_task(DRAIN, [model], queue=queue, add_to_parent=False)
+            self._celery.send_task(task, arguments, queue=queue, add_to_parent=False)
         except OperationalError as error:
             raise LanesUnavailable("the queue's Redis is not available") from error
 

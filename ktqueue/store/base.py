@@ -1,5 +1,7 @@
 """The store: the one truth about every job. What it says is so; lanes and events are rebuilt from it.
 
+Whatever changes a job's state leaves in the outbox, in the same transaction, what webhooks are to be told of it.
+
 Every method is one transaction. Any method may raise StoreUnavailable, and then nothing was changed or it is
 unknown whether it was (a commit whose answer was lost); all are safe to repeat. Instants are Unix milliseconds on
 the database's own clock, so a client's or a worker's clock may be wrong.
@@ -135,6 +137,9 @@ class Store(Protocol):
         uncharged, takes the attempt back. With ``only_lapsed`` a job whose lease is still good is left alone.
         """
 
+    def tell_progress(self, token: str, progress: Mapping[str, float]) -> None:
+        """Leave in the outbox how far (0-1) jobs have come that ``token`` still holds; for each job not often."""
+
     def cancel(self, job_id: str) -> Job | None:
         """Cancel unless terminal; the job as it was *before*, or None if there is none."""
 
@@ -163,7 +168,10 @@ class Store(Protocol):
         """Every lane with at least one job queued or running."""
 
     def delete(self, job_id: str) -> bool:
-        """Delete a terminal job; whether one was deleted."""
+        """Delete a terminal job and all that belongs to it, told or not; whether one was deleted."""
 
     def prune(self, before: int, *, after: str, limit: int) -> Pruned:
-        """Delete what ended before ``before``, of the ``limit`` jobs whose ids follow ``after``; "" is before all."""
+        """Delete what ended before ``before``, of the ``limit`` jobs whose ids follow ``after``; "" is before all.
+
+        What a webhook is still to be told of is left alone.
+        """

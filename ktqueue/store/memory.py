@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import nsmallest
 from threading import RLock
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -20,12 +20,40 @@ class _Key:
     job_id: str
 
 
-class MemoryStore:
-    """Implements `Store`; see there. ``clock`` stands for the database's and gives Unix milliseconds."""
+class Notes(Protocol):
+    """What a store tells an outbox that it shares ``lock`` with: `ktqueue.outbox.memory` has it."""
 
-    def __init__(self, clock: Callable[[], int]) -> None:
+    lock: RLock
+
+    def note(self, jobs: Sequence[Job]) -> bool:
+        """Leave what receivers are to be told of each job as it now is; whether there was any."""
+
+    def note_progress(self, job: Job, progress: float) -> bool:
+        """Leave how far a job has come; whether anybody is to be told."""
+
+    def pending(self, job_id: str) -> bool:
+        """Whether anybody is still to be told of a job."""
+
+    def forget(self, job_id: str) -> None:
+        """Delete what belongs to a job."""
+
+
+class MemoryStore:
+    """Implements `Store`; see there. ``clock`` stands for the database's and gives Unix milliseconds.
+
+    ``on_outbox`` is called after each change that left something in ``outbox``.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], int],
+        outbox: Notes,
+        on_outbox: Callable[[], None] = lambda: None,
+    ) -> None:
         self._clock = clock
-        self._lock = RLock()
+        self._outbox = outbox
+        self._on_outbox = on_outbox
+        self._lock = self._outbox.lock
         self._jobs: dict[str, Job] = {}
         self._due_at: dict[str, int] = {}
         self._keys: dict[str, _Key] = {}
@@ -46,6 +74,7 @@ class MemoryStore:
             for job in stored:
                 if self._jobs.setdefault(job.id, job) is job:
                     self._due_at[job.id] = now if job.run_at is None else job.run_at
+            self._note(stored)
 
     def add_once(self, job: Job, key: IdempotencyKey) -> Kept:
         """Add ``job`` unless the key is there already."""
@@ -93,7 +122,9 @@ class MemoryStore:
                 started_at=now,
                 lease_until=now + lease_ms,
             )
-        return [self._jobs[job.id] for job in claimable]
+        claimed = [self._jobs[job.id] for job in claimable]
+        self._note(claimed)
+        return claimed
 
     def has_suspects(self, model: str) -> bool:
         """Whether a suspect waits whose time has come."""
@@ -132,6 +163,7 @@ class MemoryStore:
                 if job is not None and _holds(verdict.fence, job) and (_lapsed(job, now) or not only_lapsed):
                     self._apply(verdict, job, now)
                     changed.add(job.id)
+            self._note([job for job_id in changed if (job := self._jobs[job_id]).state.terminal])
         return changed
 
     def _apply(self, verdict: Verdict, job: Job, now: int) -> None:
@@ -174,7 +206,20 @@ class MemoryStore:
             job = self._jobs.get(job_id)
             if job is not None and not job.state.terminal:
                 self._end(job, JobState.CANCELLED, self._clock())
+                self._note([self._jobs[job_id]])
         return job
+
+    def tell_progress(self, token: str, progress: Mapping[str, float]) -> None:
+        """Leave in the outbox how far jobs have come that ``token`` still holds; not often."""
+        with self._lock:
+            held = [job for job in self._given(list(progress)) if job.token == token]
+            left = sum(self._outbox.note_progress(job, progress[job.id]) for job in held)
+        if left:
+            self._on_outbox()
+
+    def _note(self, jobs: Sequence[Job]) -> None:
+        if self._outbox.note(jobs):
+            self._on_outbox()
 
     def expire(self, limit: int) -> list[Job]:
         """Expire what is past its deadline; those jobs as they were before."""
@@ -184,6 +229,7 @@ class MemoryStore:
             first = nsmallest(limit, overdue, key=lambda job: job.deadline_at or 0)
             for job in first:
                 self._end(job, JobState.EXPIRED, now)
+            self._note([self._jobs[job.id] for job in first])
         return first
 
     def lapsed(self, limit: int) -> list[Job]:
@@ -260,6 +306,7 @@ class MemoryStore:
                 return False
             del self._jobs[job_id], self._due_at[job_id]
             self._attempts.pop(job_id, None)
+            self._outbox.forget(job_id)
             self._keys = {key: kept for key, kept in self._keys.items() if kept.job_id != job_id}
         return True
 
@@ -267,7 +314,8 @@ class MemoryStore:
         """Delete what ended before ``before``, of the ``limit`` jobs whose ids follow ``after``."""
         with self._lock:
             page = [self._jobs[job_id] for job_id in nsmallest(limit, (each for each in self._jobs if each > after))]
-            ended = [job for job in page if job.finished_at is not None and job.finished_at < before]
+            old = [job for job in page if job.finished_at is not None and job.finished_at < before]
+            ended = [job for job in old if not self._outbox.pending(job.id)]
             for job in ended:
                 self.delete(job.id)
         young = all(job.created_at >= before for job in page)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ktqueue.job import Attempt, Fence, Job, JobError, JobState, Outcome, Task, Usage, Verdict, outcome_of
-from ktqueue.store.tables import attempts, jobs
+from ktqueue.sql.tables import attempts, jobs
+from ktqueue.webhook import EventType, moment
 
 _NAMES = tuple(field.name for field in fields(Job))
 JOB_COLUMNS = tuple(jobs.c[name] for name in _NAMES)
@@ -42,6 +43,9 @@ def row_of(job: Job) -> dict[str, Any]:
         "params": job.params,
         "input": job.input,
         "size": job.size,
+        "webhook_url": job.webhook_url,
+        "webhook_target": job.webhook_target,
+        "webhook_events": job.webhook_events,
     }
 
 
@@ -55,6 +59,12 @@ def job_of(row: Sequence[Any]) -> Job:
     if values[_USAGE] is not None:
         values[_USAGE] = Usage(**values[_USAGE])
     return Job(*values)
+
+
+def progress_row(job_id: str, token: str, progress: float) -> dict[str, Any]:
+    """How far a job has come, as parameters of what is left in the outbox."""
+    thousandths = moment(EventType.JOB_PROGRESS, 0, progress)
+    return {"job_id": job_id, "held_token": token, "so_far": progress, "thousandths": thousandths}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from ktqueue.job import Attempt, Fence, Job, JobState, Verdict
-from ktqueue.store import statements
+from ktqueue.sql.clock import Clock
+from ktqueue.sql.database import Database
+from ktqueue.store import noting, statements
 from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Waiting
-from ktqueue.store.clock import Clock
-from ktqueue.store.database import Database
-from ktqueue.store.rows import Running, attempt_of, attempt_row, error_document, job_of, row_of, usage_document
+from ktqueue.store.rows import (
+    Running,
+    attempt_of,
+    attempt_row,
+    error_document,
+    job_of,
+    progress_row,
+    row_of,
+    usage_document,
+)
 
 
 class SqlStore:
     """Implements `Store`; see there. The tables must be there: `ktqueue.migrate.upgrade` makes them."""
 
-    def __init__(self, url: str) -> None:
-        """``url`` is SQLAlchemy's: ``sqlite:///…`` or ``postgresql+psycopg://…``. Make it after a fork."""
+    def __init__(self, url: str, on_outbox: Callable[[], None] = lambda: None) -> None:
+        """``url`` is SQLAlchemy's: ``sqlite:///…`` or ``postgresql+psycopg://…``. Make it after a fork.
+
+        ``on_outbox`` is called after each commit that left something to deliver.
+        """
         self._database = Database(url)
+        self._on_outbox = on_outbox
         self._clock = Clock(self._read_clock)
 
     def close(self) -> None:
@@ -43,22 +57,21 @@ class SqlStore:
 
     def add(self, jobs: Sequence[Job]) -> None:
         """Commit new queued jobs, all or none; one that is there already stays as it is."""
-        if len(jobs) == 1:
-            with self._database.writer() as connection:
-                connection.execute(statements.ADD, row_of(jobs[0]))
-        elif jobs:
-            with self._database.transaction() as connection:
+        if jobs:
+            with self._noting() as (connection, note):
                 connection.execute(statements.ADD, [row_of(job) for job in jobs])
+                note(job.id for job in jobs)
 
     def add_once(self, job: Job, key: IdempotencyKey) -> Kept:
         """Commit ``job`` unless the key is there; the unique key decides between concurrent callers."""
-        with self._database.transaction() as connection:
+        with self._noting() as (connection, note):
             # Another caller's key is seen once it is committed; it may be deleted again before we read it.
             while not self._keep(connection, job, key):
                 kept = connection.execute(statements.KEPT, {"key": key.key}).one_or_none()
                 if kept is not None:
                     return Kept(job_id=kept.job_id, digest=kept.digest, created=False)
             connection.execute(statements.ADD, row_of(job))
+            note([job.id])
         return Kept(job_id=job.id, digest=key.digest, created=True)
 
     def _keep(self, connection: sa.Connection, job: Job, key: IdempotencyKey) -> bool:
@@ -85,8 +98,9 @@ class SqlStore:
     def claim(self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int) -> list[Job]:
         """Make running what is queued, due and within its deadline; in the order of ids."""
         given = {"ids": list(ids), "new_token": token, "new_worker": worker, "lease_ms": lease_ms}
-        with self._database.writer() as connection:
+        with self._noting() as (connection, note):
             claimed = {job.id: job for job in _jobs_of(connection.execute(statements.CLAIM, given))}
+            note(claimed)
         return [claimed[job_id] for job_id in dict.fromkeys(ids) if job_id in claimed]
 
     def has_suspects(self, model: str) -> bool:
@@ -96,7 +110,7 @@ class SqlStore:
 
     def claim_suspects(self, model: str, limit: int, *, token: str, worker: str, lease_ms: int) -> list[Job]:
         """Claim suspects, those first that may have the most company, and as many as may share an engine."""
-        with self._database.transaction() as connection:
+        with self._noting() as (connection, note):
             company = connection.execute(statements.MOST_COMPANY, {"lane": model}).scalar_one()
             if company is None:
                 return []
@@ -109,6 +123,7 @@ class SqlStore:
                 "lease_ms": lease_ms,
             }
             claimed = _jobs_of(connection.execute(statements.CLAIM_SUSPECTS, given))
+            note(job.id for job in claimed)
         return sorted(claimed, key=lambda job: (job.rank, job.id))
 
     def renew(self, token: str, ids: Sequence[str], *, lease_ms: int) -> set[str]:
@@ -122,7 +137,7 @@ class SqlStore:
         if not verdicts:
             return set()
         ours = statements.LAPSED_RUNNING if only_lapsed else statements.RUNNING
-        with self._database.transaction() as connection:
+        with self._noting() as (connection, note):
             rows = connection.execute(ours, {"ids": [verdict.fence.job_id for verdict in verdicts]})
             running = {Fence(*row[:3]): Running(Fence(*row[:3]), *row[3:]) for row in rows}
             # The first verdict on a job is the one that counts.
@@ -133,24 +148,39 @@ class SqlStore:
                 kept = [attempt_row(running[verdict.fence], verdict) for verdict in again]
                 connection.execute(statements.KEEP_ATTEMPT, kept)
             statements.REQUEUE(connection, [_requeue_row(verdict) for verdict in again])
-            statements.FINISH(connection, [_finish_row(verdict) for verdict in fenced if verdict.state.terminal])
+            ended = [verdict for verdict in fenced if verdict.state.terminal]
+            statements.FINISH(connection, [_finish_row(verdict) for verdict in ended])
+            note(verdict.fence.job_id for verdict in ended)
         return {verdict.fence.job_id for verdict in fenced}
+
+    def tell_progress(self, token: str, progress: Mapping[str, float]) -> None:
+        """Leave in the outbox how far jobs have come that ``token`` still holds; not often."""
+        with self._database.reader() as connection:
+            wanted = connection.execute(noting.WANT_PROGRESS, {"ids": list(progress)}).scalars().all()
+        if not wanted:
+            return
+        rows = [progress_row(job_id, token, progress[job_id]) for job_id in wanted]
+        with self._database.transaction() as connection:
+            connection.execute(noting.NOTE_PROGRESS, rows)
+        self._on_outbox()
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel unless terminal; the job as it was before."""
-        with self._database.transaction() as connection:
+        with self._noting() as (connection, note):
             row = connection.execute(statements.GET_LOCKED, {"job_id": job_id}).one_or_none()
             if row is None:
                 return None
             _end(connection, [job_id], JobState.CANCELLED)
+            note([job_id])
         return job_of(row)
 
     def expire(self, limit: int) -> list[Job]:
         """Expire what is past its deadline; those jobs as they were before."""
-        with self._database.transaction() as connection:
+        with self._noting() as (connection, note):
             overdue = _jobs_of(connection.execute(statements.OVERDUE, {"most": limit}))
             if overdue:
                 _end(connection, [job.id for job in overdue], JobState.EXPIRED)
+            note(job.id for job in overdue)
         return overdue
 
     def lapsed(self, limit: int) -> list[Job]:
@@ -201,9 +231,24 @@ class SqlStore:
         with self._database.transaction() as connection:
             deleted = connection.execute(statements.DELETE, {"job_id": job_id}).rowcount == 1
             if deleted:
-                connection.execute(statements.FORGET_ATTEMPTS, {"job_id": job_id})
-                connection.execute(statements.FORGET_KEYS, {"job_id": job_id})
+                for statement in statements.FORGET:
+                    connection.execute(statement, {"ids": [job_id]})
         return deleted
+
+    @contextmanager
+    def _noting(self) -> Iterator[tuple[sa.Connection, Callable[[Iterable[str]], None]]]:
+        """A transaction, and a way to leave in the outbox what has just become of jobs."""
+        left = 0
+
+        def note(ids: Iterable[str]) -> None:
+            nonlocal left
+            if given := list(ids):
+                left += connection.execute(noting.NOTE, {"ids": given}).rowcount
+
+        with self._database.transaction() as connection:
+            yield connection, note
+        if left:
+            self._on_outbox()
 
     def prune(self, before: int, *, after: str, limit: int) -> Pruned:
         """Delete what ended before ``before``, of the ``limit`` jobs whose ids follow ``after``."""
@@ -216,7 +261,7 @@ class SqlStore:
     def _forget(self, ids: list[str]) -> int:
         with self._database.transaction() as connection:
             given = {"ids": list(connection.execute(statements.ENDED, {"ids": ids}).scalars())}
-            for statement in (statements.PRUNE, statements.PRUNE_ATTEMPTS, statements.PRUNE_KEYS):
+            for statement in (statements.PRUNE, *statements.FORGET):
                 connection.execute(statement, given)
         return len(given["ids"])
 

@@ -9,11 +9,20 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from ktqueue.job import JobState
+from ktqueue.sql.clock import db_now
+from ktqueue.sql.dialects import Columns, Given, UpdateEach, among, has_entry, insert_new
+from ktqueue.sql.tables import (
+    attempts,
+    deliveries,
+    delivery_attempts,
+    idempotency_keys,
+    in_state,
+    is_state,
+    jobs,
+)
 from ktqueue.store.base import JobQuery
-from ktqueue.store.clock import db_now
-from ktqueue.store.dialects import Columns, Given, UpdateEach, among, has_entry, insert_new
 from ktqueue.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS
-from ktqueue.store.tables import attempts, idempotency_keys, is_state, jobs
+from ktqueue.webhook import DeliveryState
 
 
 def _still(state: JobState) -> sa.ColumnElement[bool]:
@@ -228,8 +237,13 @@ CENSUS = (
 )
 
 DELETE = sa.delete(jobs).where(_this_job, jobs.c.finished_at.is_not(None))
-FORGET_ATTEMPTS = sa.delete(attempts).where(attempts.c.job_id == sa.bindparam("job_id"))
-FORGET_KEYS = sa.delete(idempotency_keys).where(idempotency_keys.c.job_id == sa.bindparam("job_id"))
+FORGET_ATTEMPTS = sa.delete(attempts).where(among(attempts.c.job_id))
+FORGET_KEYS = sa.delete(idempotency_keys).where(among(idempotency_keys.c.job_id))
+_told = sa.select(deliveries.c.id).where(among(deliveries.c.job_id)).correlate(None)
+FORGET_TELLING = sa.delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(_told))
+FORGET_DELIVERIES = sa.delete(deliveries).where(among(deliveries.c.job_id))
+FORGET = (FORGET_ATTEMPTS, FORGET_KEYS, FORGET_TELLING, FORGET_DELIVERIES)
+"""What goes with jobs that are deleted."""
 
 # By the primary key, and so about by age: no index is paid for at each finish that only this would need.
 OLDEST = (
@@ -238,15 +252,14 @@ OLDEST = (
     .order_by(jobs.c.id)
     .limit(sa.bindparam("most", type_=sa.Integer))
 )
+_all_told = sa.not_(sa.exists().where(deliveries.c.job_id == jobs.c.id, in_state(DeliveryState.PENDING)))
 ENDED = (
     sa.select(jobs.c.id)
-    .where(_given, jobs.c.finished_at.is_not(None))
+    .where(_given, jobs.c.finished_at.is_not(None), _all_told)
     .order_by(jobs.c.id)
     .with_for_update(skip_locked=True)
 )
 PRUNE = sa.delete(jobs).where(_given)
-PRUNE_ATTEMPTS = sa.delete(attempts).where(among(attempts.c.job_id))
-PRUNE_KEYS = sa.delete(idempotency_keys).where(among(idempotency_keys.c.job_id))
 
 
 def search(query: JobQuery) -> sa.Select[tuple[object, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ from tests.support.compose import ROOT, Role, image_environment, read
 from tests.support.stack import free_port, until
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
-SECRET = {"POSTGRES_PASSWORD": "0123456789abcdef"}
-OURS = ("migrate", "api", "worker", "worker-gpu", "light", "beat")
+SECRET = {"POSTGRES_PASSWORD": "0123456789abcdef", "KTQ_SECRET_KEY": base64.b64encode(bytes(32)).decode()}
+OURS = ("migrate", "api", "worker", "worker-gpu", "light", "deliver", "beat")
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +42,10 @@ def test_a_mistake_in_the_file_is_seen() -> None:
         read(TEXT.replace("restart: unless-stopped", "restrat: unless-stopped"), SECRET)
 
 
-def test_the_secret_comes_from_the_environment_and_nowhere_else() -> None:
-    with pytest.raises(KeyError, match="POSTGRES_PASSWORD"):
-        read(TEXT, {})
+@pytest.mark.parametrize("secret", SECRET)
+def test_secrets_come_from_the_environment_and_from_nowhere_else(secret: str) -> None:
+    with pytest.raises(KeyError, match=secret):
+        read(TEXT, {name: value for name, value in SECRET.items() if name != secret})
 
 
 def test_every_variable_that_is_set_is_one_that_settings_read(services: dict[str, dict[str, Any]]) -> None:
@@ -84,7 +86,7 @@ def composed(services: dict[str, dict[str, Any]], postgres_url: str, tmp_path: P
         wait_until_ready(server, tmp_path / "redis", lambda: redis_answers(f"redis://127.0.0.1:{redis_port}/0"))
         log = tmp_path / "log"
         assert Role(services["migrate"], moved, log).run() == 0, log.read_text()
-        children = [Role(services[role], moved, log).start() for role in ("api", "worker", "light", "beat")]
+        children = [Role(services[role], moved, log).start() for role in ("api", "worker", "light", "deliver", "beat")]
         try:
             url = f"http://127.0.0.1:{port}"
             until(lambda: healthy(services["api"]["healthcheck"]["test"], port), "the API's health check")

@@ -20,7 +20,10 @@ pytestmark = pytest.mark.timeout(240)
 
 def family_is_complete(stack: Stack) -> bool:
     """Wait until every role runs, its children too, so that ending them all is worth testing."""
-    return all(stack.find(role) for role in ("-m api", "-m worker lane", "-m worker light", "-m worker beat"))
+    return all(
+        stack.find(role)
+        for role in ("-m api", "-m worker lane", "-m worker light", "-m worker deliver", "-m worker beat")
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -59,7 +62,9 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield started
 
 
-@pytest.mark.parametrize("role", ["-m api", "-m worker lane", "-m worker light", "-m worker beat", "valkey-server"])
+@pytest.mark.parametrize(
+    "role", ["-m api", "-m worker lane", "-m worker light", "-m worker deliver", "-m worker beat", "valkey-server"]
+)
 def test_a_role_that_is_killed_comes_back_and_jobs_flow(mortal: Stack, role: str) -> None:
     mortal.finished(mortal.submit("echo", {"n": 0})["id"])
     victims = until(lambda: [each for each in mortal.find(role) if each.is_running()], f"a process of {role}")

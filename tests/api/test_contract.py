@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode, checks
 
-from api.operations import OPERATIONS, Operation
-from tests.api.wiring import JOBS, NDJSON, Api
+from api.operation import Operation
+from api.operations import OPERATIONS
+from ktqueue.webhook import Answer
+from tests.api.wiring import ENDPOINTS, HOOK, JOBS, NDJSON, TAKEN, Api
 
 EXAMPLES = 30
 MODES = {"good": GenerationMode.POSITIVE, "bad": GenerationMode.NEGATIVE}
@@ -53,6 +55,36 @@ class Contract:
             self.api.succeed({"text": "é", "finish_reason": "stop"})
         return job_id
 
+    def some_endpoint(self, which: str) -> str:
+        """The id of a webhook endpoint; of one that is disabled, for a job that failed."""
+        if which == "nobody":
+            return f"whe_{'0' * 32}"
+        endpoint_id: str = self.api.endpoint(model="echo")["id"]
+        if which == "failed":
+            self.api.client.patch(f"{ENDPOINTS}/{endpoint_id}", json={"enabled": False})
+        return endpoint_id
+
+    def some_delivery(self, which: str) -> str:
+        """The id of a delivery, of which an attempt was made or will be."""
+        if which == "nobody":
+            return "dlv_999999999"
+        endpoint_id = self.some_endpoint("")
+        delivery_id: str = self.api.client.post(f"{ENDPOINTS}/{endpoint_id}/test").get_json()["id"]
+        self.api.deliver(Answer(None, "timeout", 15_000) if which == "failed" else TAKEN)
+        self.api.client.patch(f"{ENDPOINTS}/{endpoint_id}", json={"enabled": which != "cancelled"})
+        return delivery_id
+
+    def point(self, case: Any, which: str) -> None:
+        """Let a request be about something that is there, and have webhooks go where they may."""
+        some = {"job_id": self.some_job, "endpoint_id": self.some_endpoint, "delivery_id": self.some_delivery}
+        for name in set(case.path_parameters or {}) & some.keys():
+            case.path_parameters[name] = some[name](which)
+        if isinstance(case.body, dict):
+            asks = [case.body, case.body.get("webhook")]
+            for ask in asks:
+                if isinstance(ask, dict) and isinstance(ask.get("url"), str):
+                    ask["url"] = HOOK
+
 
 @pytest.fixture(scope="module")
 def contract() -> Contract:
@@ -75,8 +107,8 @@ def test_the_document_is_kept(contract: Contract, operation: Operation, mode: Ge
     @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(generated, st.sampled_from(["nobody", "cancelled", "failed", "succeeded", "as generated"]))
     def ask(case: Any, which: str) -> None:
-        if "job_id" in (case.path_parameters or {}) and which != "as generated":
-            case.path_parameters["job_id"] = contract.some_job(which)
+        if which != "as generated":
+            contract.point(case, which)
         response = case.call()
         case.validate_response(response, checks=CHECKS)
 

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from api import cursor
 from api.answers import retry_after
 from api.errors import Malformed
+from api.ids import DELIVERY_ID, JOB_ID, delivery_id, delivery_number
 from api.preferences import idempotency_key, preference
-from api.times import rfc3339, unix_ms
 from ktqueue.errors import Invalid
 from ktqueue.events.base import END, EventId
 from ktqueue.job import new_job_id
+from ktqueue.times import rfc3339, unix_ms
 
 JOB_IDS = st.integers(0, 2**128 - 1).map(lambda number: f"job_{number:032x}")
 HEADER = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=60)
@@ -25,13 +26,27 @@ HEADER = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size
 
 @given(JOB_IDS)
 def test_a_cursor_is_read_back(job_id: str) -> None:
-    assert cursor.decode(cursor.encode(job_id)) == job_id
+    assert cursor.decode(cursor.encode(job_id), JOB_ID) == job_id
+
+
+@given(st.integers(1, 10**18 - 1))
+def test_the_id_of_a_delivery_and_its_cursor_are_read_back(number: int) -> None:
+    identity = delivery_id(number)
+
+    assert delivery_number(cursor.decode(cursor.encode(identity), DELIVERY_ID)) == number
+
+
+@given(JOB_IDS, st.integers(1, 10**18 - 1))
+def test_a_cursor_of_another_list_is_malformed(job_id: str, number: int) -> None:
+    for identity, ids in ((job_id, DELIVERY_ID), (delivery_id(number), JOB_ID)):
+        with pytest.raises(Malformed, match="next_cursor"):
+            cursor.decode(cursor.encode(identity), ids)
 
 
 @given(st.one_of(st.text(), st.from_regex(r"[A-Za-z0-9_=-]{40,60}", fullmatch=True)))
 def test_a_cursor_that_nobody_wrote_is_malformed(text: str) -> None:
     with pytest.raises(Malformed, match="next_cursor"):
-        cursor.decode(text)
+        cursor.decode(text, JOB_ID)
 
 
 @given(JOB_IDS, st.integers(0, 50), st.text(min_size=1, max_size=2))
@@ -39,14 +54,14 @@ def test_a_cursor_that_was_changed_is_malformed_or_was_not_changed(job_id: str, 
     written = cursor.encode(job_id)
     changed = written[:at] + by + written[at + 1 :]
     try:
-        read = cursor.decode(changed)
+        read = cursor.decode(changed, JOB_ID)
     except Malformed:
         return
     assert cursor.encode(read) == changed
 
 
 def test_new_ids_are_ids() -> None:
-    assert cursor.JOB_ID.fullmatch(new_job_id())
+    assert JOB_ID.fullmatch(new_job_id())
 
 
 @given(st.integers(0, 999_999_999), st.integers(0, END))

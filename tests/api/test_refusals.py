@@ -12,7 +12,7 @@ import pytest
 from flask import Response
 
 from ktqueue.job import JsonObject
-from tests.api.wiring import JOBS, Api, json_of, problem_of
+from tests.api.wiring import DELIVERIES, ENDPOINTS, HOOK, JOBS, Api, json_of, problem_of
 
 ECHO: JsonObject = {"model": "echo", "input": {}}
 CHAT: JsonObject = {"model": "chat", "input": {"prompt": "Once"}}
@@ -61,7 +61,7 @@ def test_a_task_that_the_model_cannot_do(api: Api, task: str) -> None:
         (ECHO | {"input": None}, "input", "must be a JSON object"),
         (ECHO | {"params": None}, "params", "must be a JSON object"),
         (ECHO | {"task": 1}, "task", "must be a string"),
-        (ECHO | {"webhook": "x"}, "webhook", "known are: model, task, input"),
+        (ECHO | {"webhooks": "x"}, "webhooks", "known are: model, task, input"),
         (ECHO | {"priority": 10}, "priority", "less than or equal to 9"),
         (ECHO | {"priority": -1}, "priority", "greater than or equal to 0"),
         (ECHO | {"priority": 5.0}, "priority", "must be an integer"),
@@ -272,6 +272,9 @@ def test_a_path_that_is_not_there(api: Api, path: str) -> None:
         ("PATCH", f"{JOBS}/job_{'0' * 32}", {"GET", "HEAD", "OPTIONS", "DELETE"}),
         ("GET", f"{JOBS}/job_{'0' * 32}/cancel", {"POST", "OPTIONS"}),
         ("POST", "/healthz", {"GET", "HEAD", "OPTIONS"}),
+        ("PUT", f"{ENDPOINTS}/whe_{'0' * 32}", {"GET", "HEAD", "OPTIONS", "PATCH", "DELETE"}),
+        ("GET", f"{ENDPOINTS}/whe_{'0' * 32}/rotate", {"POST", "OPTIONS"}),
+        ("DELETE", f"{DELIVERIES}/dlv_1", {"GET", "HEAD", "OPTIONS"}),
     ],
 )
 def test_a_method_that_is_not_there_and_those_that_are(api: Api, method: str, path: str, allowed: set[str]) -> None:
@@ -291,6 +294,20 @@ def test_an_unknown_query_parameter_is_refused_everywhere(api: Api) -> None:
         ("POST", f"{JOBS}/job_{'0' * 32}/cancel"),
         ("POST", f"{JOBS}/job_{'0' * 32}/retry"),
         ("GET", f"{JOBS}/job_{'0' * 32}/events"),
+        ("GET", f"{JOBS}/job_{'0' * 32}/deliveries"),
+        ("POST", ENDPOINTS),
+        ("GET", ENDPOINTS),
+        ("GET", f"{ENDPOINTS}/whe_{'0' * 32}"),
+        ("PATCH", f"{ENDPOINTS}/whe_{'0' * 32}"),
+        ("DELETE", f"{ENDPOINTS}/whe_{'0' * 32}"),
+        ("POST", f"{ENDPOINTS}/whe_{'0' * 32}/rotate"),
+        ("POST", f"{ENDPOINTS}/whe_{'0' * 32}/test"),
+        ("POST", f"{ENDPOINTS}/whe_{'0' * 32}/replay"),
+        ("GET", DELIVERIES),
+        ("GET", f"{DELIVERIES}/dlv_1"),
+        ("POST", f"{DELIVERIES}/dlv_1/redeliver"),
+        ("GET", "/api/v1/webhook-secret"),
+        ("GET", "/.well-known/webhook-keys"),
         ("GET", "/api/v1/models"),
         ("GET", "/api/v1/lanes"),
     ]:
@@ -313,7 +330,7 @@ def test_a_full_lane_says_when_to_come_back() -> None:
 
 def test_a_database_that_is_away_is_said_to_be(api: Api) -> None:
     api.scene.sql.go()
-    job = f"{JOBS}/job_{'0' * 32}"
+    job, endpoint = f"{JOBS}/job_{'0' * 32}", f"{ENDPOINTS}/whe_{'0' * 32}"
 
     for answer in (
         api.submit(ECHO),
@@ -326,6 +343,18 @@ def test_a_database_that_is_away_is_said_to_be(api: Api) -> None:
         api.client.post(f"{job}/retry"),
         api.client.delete(job),
         api.client.get("/api/v1/lanes"),
+        api.client.get(f"{job}/deliveries"),
+        api.client.post(ENDPOINTS, json={"url": HOOK}),
+        api.client.get(ENDPOINTS),
+        api.client.get(endpoint),
+        api.client.patch(endpoint, json={"enabled": False}),
+        api.client.delete(endpoint),
+        api.client.post(f"{endpoint}/rotate"),
+        api.client.post(f"{endpoint}/test"),
+        api.client.post(f"{endpoint}/replay", json={"since": "2025-06-15T15:06:40Z"}),
+        api.client.get(DELIVERIES),
+        api.client.get(f"{DELIVERIES}/dlv_1"),
+        api.client.post(f"{DELIVERIES}/dlv_1/redeliver"),
     ):
         assert problem_of(answer, 503)["code"] == "unavailable"
         assert answer.headers["Retry-After"] == "2"

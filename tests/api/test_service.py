@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 
+from api.deliveries import FILTERS as DELIVERY_FILTERS
 from api.errors import STATUS
-from api.inputs import TASKS, JobRequest
+from api.inputs import TASKS, EndpointChanges, EndpointRequest, JobRequest, ReplayRequest, WebhookRequest
 from api.listing import FILTERS
 from api.operations import OPERATIONS
 from api.shapes import known_fields
+from ktqueue.webhook import TITLES
 from tests.api.wiring import Api, json_of, problem_of
 
 
@@ -92,6 +94,21 @@ def test_the_openapi_document_is_valid_and_tells_of_every_route(api: Api) -> Non
     assert told == routes - pages
 
 
+def test_the_openapi_document_tells_what_webhooks_are_sent(api: Api) -> None:
+    document = json_of(api.client.get("/openapi.json"), 200)
+
+    event = document["webhooks"]["event"]["post"]
+    assert event["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/EventBody"}
+    assert {"$ref": "#/components/schemas/JobBody"} in document["components"]["schemas"]["EventBody"]["properties"][
+        "data"
+    ]["anyOf"]
+    assert [header["name"] for header in event["parameters"]] == [
+        "webhook-id",
+        "webhook-timestamp",
+        "webhook-signature",
+    ]
+
+
 def test_the_openapi_document_names_what_this_catalogue_has(api: Api) -> None:
     schemas = json_of(api.client.get("/openapi.json"), 200)["components"]["schemas"]
     request = schemas["JobRequest"]["properties"]
@@ -102,16 +119,23 @@ def test_the_openapi_document_names_what_this_catalogue_has(api: Api) -> None:
     assert schemas["GenerateInput"]["oneOf"] == [{"required": ["prompt"]}, {"required": ["messages"]}]
     assert schemas["GenerateParams"]["properties"]["max_tokens"]["maximum"] == 32_768
     assert schemas["JobRequest"]["additionalProperties"] is False
+    assert schemas["EndpointChanges"]["properties"]["model"]["anyOf"][0]["enum"] == ["echo", "chat", "encoder"]
+    assert "job.progress" in schemas["WebhookRequest"]["properties"]["events"]["items"]["enum"]
 
 
 def test_the_manual_tells_of_every_operation_field_and_error_code() -> None:
     manual = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text()
 
     actions = [operation.path.rpartition("/")[2] for operation in OPERATIONS]
-    assert [action for action in actions if action not in manual.replace("{id}", "{job_id}")] == []
+    assert [action for action in actions if re.sub(r"{\w+}", "{id}", action) not in manual] == []
     inputs = [(shapes.input.kind, shapes.params.kind) for shapes in TASKS.values()]
-    fields = {name for kinds in [(JobRequest,), *inputs] for kind in kinds for name in known_fields(kind, ())}
-    assert [name for name in fields | set(FILTERS) if f"`{name}" not in manual and f"{name}`" not in manual] == []
+    requests = (JobRequest, WebhookRequest, EndpointRequest, EndpointChanges, ReplayRequest)
+    fields = {name for kinds in [requests, *inputs] for kind in kinds for name in known_fields(kind, ())}
+    assert [
+        name
+        for name in fields | {*FILTERS, *DELIVERY_FILTERS, *TITLES.values()}
+        if f"`{name}" not in manual and f"{name}`" not in manual
+    ] == []
     codes = {kind.code for kind in STATUS if hasattr(kind, "code")} | {
         "method_not_allowed",
         "internal_error",

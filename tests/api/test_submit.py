@@ -46,7 +46,7 @@ def test_an_accepted_job_is_told_in_full_and_committed(api: Api) -> None:
 
     job = json_of(answer, 202)
     path = f"{JOBS}/{job['id']}"
-    links = {"self": path} | {name: f"{path}/{name}" for name in ("cancel", "events", "attempts")}
+    links = {"self": path} | {name: f"{path}/{name}" for name in ("cancel", "events", "attempts", "deliveries")}
     assert job == QUEUED | {"id": job["id"], "links": links}
     assert answer.headers["Location"] == path
     assert answer.headers["Retry-After"] == "1"

@@ -8,15 +8,27 @@ from typing import Any
 from werkzeug.test import TestResponse
 
 from api.app import create_app
+from ktqueue.delivery import Deliveries
 from ktqueue.following import Following
 from ktqueue.intake import Intake
 from ktqueue.job import JobError, JsonObject
 from ktqueue.models import Catalogue, ModelSpec
 from ktqueue.settings import Settings
+from ktqueue.webhook import Answer
+from ktqueue.webhook_addresses import AddressRules
+from ktqueue.webhook_signing import Keyring
+from ktqueue.webhooks import Webhooks
 from tests.support.scene import Scene
 
 JOBS = "/api/v1/jobs"
+ENDPOINTS = "/api/v1/webhook-endpoints"
+DELIVERIES = "/api/v1/deliveries"
 NDJSON = "application/x-ndjson"
+SECRET_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+ALLOWED = "receiver.internal"
+"""A host that webhooks may go to though it is inside."""
+HOOK = f"https://{ALLOWED}/hook"
+TAKEN = Answer(200, None, 12, "thanks")
 SOURCE = "hub:owner/name"
 CATALOGUE = Catalogue(
     {
@@ -35,6 +47,7 @@ class Services:
     catalogue: Catalogue
     intake: Intake
     following: Following
+    webhooks: Webhooks
 
 
 class Api:
@@ -47,9 +60,16 @@ class Api:
             max_queued_all=chosen.max_queued_all,
             max_queued_bytes=chosen.max_queued_bytes,
         )
+        self.keyring = Keyring(SECRET_KEY)
         following = Following(self.scene.store, self.scene.events)
-        self.app = create_app(Services(chosen, CATALOGUE, self.scene.intake, following))
+        rules = AddressRules(ALLOWED, chosen.webhook_ports)
+        self.rung = 0
+        webhooks = Webhooks(self.scene.store, self.scene.outbox, self.keyring, rules, self._ring)
+        self.app = create_app(Services(chosen, CATALOGUE, self.scene.intake, following, webhooks))
         self.client = self.app.test_client()
+
+    def _ring(self) -> None:
+        self.rung += 1
 
     def submit(self, body: Any, **headers: str) -> TestResponse:
         """POST one job; ``headers`` are named with underscores."""
@@ -77,6 +97,25 @@ class Api:
         """Let every echo job that waits fail for good."""
         error = JobError("bad", "never", retryable=False)
         self.scene.execution.settle([self.scene.execution.failure(job, error) for job in self.scene.claim()])
+
+    def endpoint(self, **given: Any) -> JsonObject:
+        """A webhook endpoint that was registered."""
+        return json_of(self.client.post(ENDPOINTS, json={"url": HOOK} | given), 201)
+
+    def deliver(self, answer: Answer = TAKEN) -> int:
+        """Send whatever is due to receivers that answer so; how many deliveries."""
+        sender = Deliveries(
+            self.scene.store,
+            self.scene.outbox,
+            self.keyring,
+            sender="sender",
+            most_each=100,
+            lease_ms=30_000,
+            disable_days=5,
+        )
+        taken = sender.claim(100, {}, "token")
+        sender.settle([(dispatch, answer) for dispatch in taken])
+        return len(taken)
 
     def job(self, job_id: str) -> JsonObject:
         """The job as it is now."""

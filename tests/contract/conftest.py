@@ -13,12 +13,22 @@ import pytest
 import sqlalchemy as sa
 
 from ktqueue import migrate
+from ktqueue.outbox.memory import MemoryOutbox
+from ktqueue.sql.tables import metadata
 from ktqueue.store.memory import MemoryStore
 from ktqueue.store.sql import SqlStore
-from ktqueue.store.tables import metadata
 
 URLS = {"sqlite": "sqlite_url", "postgres": "empty_postgres_url"}
 AnyStore: TypeAlias = MemoryStore | SqlStore
+
+
+def memory_store() -> MemoryStore:
+    """One on this machine's clock."""
+
+    def clock() -> int:
+        return time.time_ns() // 1_000_000
+
+    return MemoryStore(clock, MemoryOutbox(clock))
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +81,7 @@ def sql_store(sql_url: str) -> Iterator[SqlStore]:
 def store(request: pytest.FixtureRequest) -> Iterator[AnyStore]:
     """Each store in turn, empty."""
     if request.param == "memory":
-        yield MemoryStore(lambda: time.time_ns() // 1_000_000)
+        yield memory_store()
         return
     made = SqlStore(request.getfixturevalue(URLS[request.param]))
     yield made

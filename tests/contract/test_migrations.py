@@ -1,4 +1,4 @@
-"""Migrations make exactly the tables that `ktqueue.store.tables` declares, and are the only thing that makes them."""
+"""Migrations make exactly the tables that `ktqueue.sql.tables` declares, and are the only thing that makes them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from ktqueue import migrate
 from ktqueue.errors import ConfigurationError, StoreUnavailable
 from ktqueue.job import Job, Task
+from ktqueue.sql.tables import metadata
 from ktqueue.store.sql import SqlStore
-from ktqueue.store.tables import metadata
 
 SCHEMA = {
     "sqlite": "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%' AND sql IS NOT NULL",

@@ -16,10 +16,10 @@ from sqlalchemy.dialects import sqlite
 
 from ktqueue.errors import ConfigurationError, StoreUnavailable
 from ktqueue.job import Job, JobState, Task, new_job_id
+from ktqueue.sql.bounded import BoundedConnection
+from ktqueue.sql.clock import Clock
 from ktqueue.store import statements
 from ktqueue.store.base import JobQuery
-from ktqueue.store.bounded import BoundedConnection
-from ktqueue.store.clock import Clock
 from ktqueue.store.rows import row_of
 from ktqueue.store.sql import SqlStore
 from tests.support.stack import until
@@ -297,7 +297,6 @@ PLANS = {
     "OLDEST": "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id>?)",
     "ENDED": BY_ID,
     "PRUNE": BY_ID,
-    "PRUNE_KEYS": "SEARCH idempotency_keys USING INDEX ix_idempotency_keys_job_id (job_id=?)",
     "SCHEDULED": "SEARCH jobs USING INDEX jobs_scheduled (run_at>? AND run_at<?)",
     "OVERDUE": "SEARCH jobs USING INDEX jobs_deadline (deadline_at<?)",
     "LAPSED": "SCAN jobs USING INDEX jobs_running",

@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from ktqueue.job import Attempt, Fence, Job, JobError, JobState, Task, Usage, Verdict
 from ktqueue.store.base import IdempotencyKey, JobQuery, LaneCensus, Store, Waiting
-from ktqueue.store.memory import MemoryStore
 from ktqueue.store.sql import SqlStore
+from tests.contract.conftest import memory_store
 
 Answer = TypeVar("Answer")
 
@@ -96,7 +96,7 @@ class Stores(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         path = shutil.copy(self.template, Path(self.folder.name) / "ktqueue.db")
         self.sql = SqlStore(f"sqlite:///{path}")
-        self.memory = MemoryStore(lambda: time.time_ns() // 1_000_000)
+        self.memory = memory_store()
         self.both(lambda store: store.add([job(number) for number in range(JOBS)]))
 
     def teardown(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import httpx
@@ -65,6 +66,52 @@ def problem(
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     document = {"type": "about:blank", "title": "T", "status": status, "detail": detail, "code": code, **more}
     return httpx.Response(status, json=document, headers={**headers, "Content-Type": "application/problem+json"})
+
+
+def endpoint_json(endpoint_id: str = "whe_1", **fields: Any) -> dict[str, Any]:
+    """A webhook endpoint as the API tells it."""
+    return {
+        "id": endpoint_id,
+        "object": "webhook_endpoint",
+        "url": "https://example.com/hook",
+        "events": ["job.succeeded", "job.failed"],
+        "model": None,
+        "description": "",
+        "enabled": True,
+        "disabled_reason": None,
+        "created_at": "2026-01-02T03:04:05.678Z",
+        "health": {"state": "closed", "failures": 0, "open_until": None, "failing_since": None},
+        "links": {"self": f"/api/v1/webhook-endpoints/{endpoint_id}"},
+        **fields,
+    }
+
+
+def delivery_json(delivery_id: str = "dlv_1", state: str = "pending", *statuses: int | str) -> dict[str, Any]:
+    """A delivery as the API tells it, that was attempted with these statuses or errors."""
+    made = [
+        {
+            "number": number,
+            "at": "2026-01-02T03:04:06Z",
+            "duration_ms": 12,
+            "status": status if isinstance(status, int) else None,
+            "error": status if isinstance(status, str) else None,
+            "answer": "",
+        }
+        for number, status in enumerate(statuses, 1)
+    ]
+    return {
+        "id": delivery_id,
+        "object": "delivery",
+        "event": {"id": "evt_1_1000", "type": "job.succeeded", "timestamp": "2026-01-02T03:04:05.678Z"},
+        "job": "job_1",
+        "endpoint": "whe_1",
+        "url": "https://example.com/hook",
+        "state": state,
+        "attempts": len(made),
+        "next_attempt_at": "2026-01-02T03:04:11Z" if state == "pending" else None,
+        "links": {"self": f"/api/v1/deliveries/{delivery_id}"},
+        "attempts_made": made,
+    }
 
 
 class Chunks(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -146,7 +193,7 @@ class Subject(Protocol):
     """Either client, for tests that hold for both."""
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """The result of a method."""
+        """The result of a method; ``webhooks.create`` is that of the client's webhooks."""
 
     def items(self, method: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """What a method yields."""
@@ -170,10 +217,10 @@ class SyncSubject:
         )
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self._client, method)(*args, **kwargs)
+        return attrgetter(method)(self._client)(*args, **kwargs)
 
     def items(self, method: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        yield from getattr(self._client, method)(*args, **kwargs)
+        yield from attrgetter(method)(self._client)(*args, **kwargs)
 
     def close(self) -> None:
         with self._client:
@@ -192,10 +239,10 @@ class AsyncSubject:
         self._runner = asyncio.Runner()
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self._runner.run(getattr(self._client, method)(*args, **kwargs))
+        return self._runner.run(attrgetter(method)(self._client)(*args, **kwargs))
 
     def items(self, method: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        items: AsyncGenerator[Any, None] = getattr(self._client, method)(*args, **kwargs)
+        items: AsyncGenerator[Any, None] = attrgetter(method)(self._client)(*args, **kwargs)
         try:
             while True:
                 try:

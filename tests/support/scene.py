@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from ktqueue.admission import Admission, Bounds
+from ktqueue.delivery import Redelivery
 from ktqueue.errors import LanesUnavailable, StoreUnavailable, Unavailable
 from ktqueue.events.base import Event, EventId
 from ktqueue.events.memory import MemoryEvents
@@ -15,6 +16,7 @@ from ktqueue.intake import Intake, Submission
 from ktqueue.job import Job, Task
 from ktqueue.lanes.base import Entry
 from ktqueue.lanes.memory import MemoryLanes
+from ktqueue.outbox.memory import MemoryOutbox
 from ktqueue.recovery import Recovery
 from ktqueue.retention import Retention
 from ktqueue.store.memory import MemoryStore
@@ -107,12 +109,15 @@ class Scene:
         self.clock = Clock()
         self.bells: list[str] = []
         self.dead: set[str] = set()
-        self.true_store = MemoryStore(self.clock.now)
+        self.true_outbox = MemoryOutbox(self.clock.now)
+        self.rung_for_deliveries = 0
+        self.true_store = MemoryStore(self.clock.now, self.true_outbox, self._ring_for_deliveries)
         self.true_lanes = MemoryLanes(self.bells.append, self.clock.now)
         self.true_events = MemoryEvents()
         self.sql = Outage(StoreUnavailable)
         self.redis = Outage(LanesUnavailable)
         self.store = around(lambda: self.true_store, self.sql)
+        self.outbox = around(lambda: self.true_outbox, self.sql)
         self.lanes = around(lambda: self.true_lanes, self.redis)
         self.events = around(lambda: self.true_events, self.redis)
         self.bounds = Bounds(lane=max_queued, jobs=max_queued_all, size=max_queued_bytes)
@@ -124,8 +129,16 @@ class Scene:
     def new_sweep(self, jitter: float = 0.5) -> Sweep:
         """Another light worker."""
         recovery = Recovery(self.store, self.lanes, self.events, is_dead=self.dead.__contains__, jitter=lambda: jitter)
-        retention = Retention(self.store, days=RETENTION_DAYS, clock=self.clock.monotonic, sleep=self.clock.sleep)
-        return Sweep(self.store, self.lanes, self.events, recovery, retention, clock=self.clock.monotonic)
+        retention = Retention(
+            self.store, self.outbox, days=RETENTION_DAYS, clock=self.clock.monotonic, sleep=self.clock.sleep
+        )
+        redelivery = Redelivery(self.outbox, is_dead=self.dead.__contains__, ring=self._ring_for_deliveries)
+        return Sweep(
+            self.store, self.lanes, self.events, recovery, retention, redelivery=redelivery, clock=self.clock.monotonic
+        )
+
+    def _ring_for_deliveries(self) -> None:
+        self.rung_for_deliveries += 1
 
     def new_admission(self) -> Admission:
         """Another API process."""

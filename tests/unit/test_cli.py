@@ -178,7 +178,13 @@ def test_durations_are_for_people(milliseconds: float | None, said: str | None) 
 
 
 @pytest.mark.parametrize(
-    ("command", "module"), [("api", ["api"]), ("light", ["worker", "light"]), ("beat", ["worker", "beat"])]
+    ("command", "module"),
+    [
+        ("api", ["api"]),
+        ("light", ["worker", "light"]),
+        ("deliver", ["worker", "deliver"]),
+        ("beat", ["worker", "beat"]),
+    ],
 )
 def test_a_role_takes_the_place_of_the_command(command: str, module: list[str]) -> None:
     became: list[tuple[str, list[str]]] = []

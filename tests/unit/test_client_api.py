@@ -14,7 +14,9 @@ from ktqueue.cli import main
 from ktqueue.cli.app import App
 from ktqueue.client import Conflict, InvalidRequest, JobFailed, JobSpec, NotFound, RateLimited
 from ktqueue.job import JobState
-from tests.api.wiring import Api
+from ktqueue.outbox.base import Settlement
+from ktqueue.webhook import Answer, DeliveryState
+from tests.api.wiring import ALLOWED, Api
 from tests.support.client import AsyncSubject, Server, Subject, SyncSubject, World
 
 
@@ -39,6 +41,23 @@ class Working(World):
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
         self._api.succeed()
+
+
+class Delivering(World):
+    """Whenever somebody sleeps, every delivery that is due is attempted, and answered with ``status``."""
+
+    def __init__(self, api: Api, status: int) -> None:
+        super().__init__()
+        self._outbox = api.scene.true_outbox
+        self._status = status
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        wanted = {due.target: 10 for due in self._outbox.due_targets()}
+        state = DeliveryState.DELIVERED if self._status < 300 else DeliveryState.FAILED
+        answered = Answer(self._status, None, 12)
+        claimed = self._outbox.claim(wanted, token="t", sender="s", lease_ms=1_000)
+        self._outbox.settle([Settlement(each.id, "t", answered, state) for each in claimed], {})
 
 
 @pytest.fixture
@@ -180,6 +199,53 @@ def test_models_and_lanes_are_told(client: Subject) -> None:
         "encoder": "embed",
     }
     assert {lane.model: lane.depth for lane in client.call("lanes")} == {"chat": 0, "echo": 1, "encoder": 0}
+
+
+@pytest.mark.parametrize("kind", [SyncSubject, AsyncSubject])
+def test_webhooks_from_an_endpoint_to_its_replay(kind: type[SyncSubject | AsyncSubject], api: Api) -> None:
+    client = kind(served(api), Delivering(api, 500))
+    hooks = f"https://{ALLOWED}/hook"
+    made = client.call("webhooks.create", hooks, events=["job.queued"], model="echo", description="mine")
+    assert (made.url, made.events, made.model, made.description) == (hooks, ["job.queued"], "echo", "mine")
+    job = client.call("submit", "echo", {"n": 1}, webhook={"url": hooks, "events": ["job.queued", "job.failed"]})
+    assert (job.webhook.url, job.webhook.events) == (hooks, ["job.queued", "job.failed"])
+    told = list(client.items("webhooks.of_job", job))
+    assert {(each.endpoint, each.event.type, each.state.value, each.job) for each in told} == {
+        (made.id, "job.queued", "pending", job.id),
+        (None, "job.queued", "pending", job.id),
+    }
+    tried = client.call("webhooks.attempted", client.call("webhooks.test", made), timeout=60)
+    assert (tried.event.type, tried.state, tried.attempts_made[-1].status) == ("webhook.test", "failed", 500)
+    assert tried.id in [each.id for each in client.items("webhooks.deliveries", endpoint=made, state="failed")]
+    assert client.call("webhooks.replay", made, made.created_at) == 2
+    again = client.call("webhooks.redeliver", tried)
+    assert (again.id, again.state, again.attempts) == (tried.id, "pending", 1)
+    assert client.call("webhooks.attempted", again).attempts == 2
+    rotated = client.call("webhooks.rotate", made)
+    assert len({made.secret, rotated.secret, None}) == 3
+    assert client.call("webhooks.get", made).secret is None
+    changed = client.call("webhooks.update", made, model=None, events=["job.failed"], enabled=False)
+    assert (changed.model, changed.events, changed.disabled_reason) == (None, ["job.failed"], "operator")
+    with pytest.raises(Conflict):
+        client.call("webhooks.test", made)
+    assert [each.id for each in client.call("webhooks.list")] == [made.id]
+    client.call("webhooks.delete", made)
+    with pytest.raises(NotFound):
+        client.call("webhooks.get", made)
+    client.close()
+
+
+def test_what_receivers_verify_with_is_told(client: Subject, api: Api) -> None:
+    assert client.call("webhooks.secret") == api.keyring.default_secret()
+    assert [key.model_dump() for key in client.call("webhooks.public_keys")] == api.keyring.public_keys()
+
+
+def test_a_webhook_that_leads_inside_is_refused(client: Subject) -> None:
+    with pytest.raises(InvalidRequest) as of_endpoint:
+        client.call("webhooks.create", "http://127.0.0.1/")
+    with pytest.raises(InvalidRequest) as of_job:
+        client.call("submit", "echo", {"n": 1}, webhook={"url": "http://127.0.0.1/"})
+    assert (of_endpoint.value.field, of_job.value.field) == ("url", "webhook.url")
 
 
 def test_the_command_line_from_submit_to_result(api: Api) -> None:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ktqueue.errors import Conflict, IdempotencyMismatch, NotFound, QueueFull, StoreUnavailable
 from ktqueue.events.base import END, Event, EventId
-from ktqueue.intake import LaneStatus, Place
-from ktqueue.job import Job, JobError, JobState
+from ktqueue.intake import LaneStatus
+from ktqueue.job import Job, JobError, JobState, Place
 from ktqueue.rank import rank
 from ktqueue.store.base import IdempotencyKey, JobQuery
 from tests.support.scene import MODEL, Scene, submission

@@ -6,6 +6,7 @@ import pytest
 
 from ktqueue.errors import StoreUnavailable
 from ktqueue.job import Job
+from ktqueue.outbox.memory import MemoryOutbox
 from ktqueue.retention import BUDGET_S, LARGEST_GROUP, ROUND_S, SMALLEST_GROUP, TURN_S, Retention
 from ktqueue.store.base import JobQuery, Pruned
 from ktqueue.store.memory import MemoryStore
@@ -18,7 +19,7 @@ class SlowStore(MemoryStore):
     """Pruning takes its time: so many seconds for each job looked at."""
 
     def __init__(self, clock: Clock, seconds_a_job: float) -> None:
-        super().__init__(clock.now)
+        super().__init__(clock.now, MemoryOutbox(clock.now))
         self._wall = clock
         self.seconds_a_job = seconds_a_job
         self.limits: list[int] = []
@@ -82,7 +83,7 @@ def pruning(seconds_a_job: float) -> tuple[SlowStore, Retention, Clock]:
     scene.clock.sleep(RETENTION_DAYS * DAY_S + 1)
     return (
         store,
-        Retention(store, days=RETENTION_DAYS, clock=scene.clock.monotonic, sleep=scene.clock.sleep),
+        Retention(store, scene.outbox, days=RETENTION_DAYS, clock=scene.clock.monotonic, sleep=scene.clock.sleep),
         scene.clock,
     )
 

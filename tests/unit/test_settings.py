@@ -65,6 +65,11 @@ def test_each_variable_is_read() -> None:
         ("api_workers", "1.5", "valid integer"),
         ("max_queued", "1000000001", "less than or equal to 1000000000"),
         ("log_level", "loud", "should match pattern"),
+        ("webhook_allow", "*.example.com", "is neither a host name nor an address nor a network"),
+        ("webhook_allow", "10.0.0.1/8", "is neither a host name nor an address nor a network"),
+        ("webhook_ports", "80-90", "is not a port"),
+        ("webhook_timeout_seconds", "0", "greater than 0"),
+        ("webhook_disable_days", "0", "greater than or equal to 1"),
         ("trusted_network", "maybe", "valid boolean"),
     ],
 )

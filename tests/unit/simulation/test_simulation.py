@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from ktqueue.job import Job, JobState
+from ktqueue.webhook import EventType, Webhook
 from tests.support.scene import submission
 from tests.unit.simulation.actor import Actor, Turn
 from tests.unit.simulation.world import MANY, World, text_of
@@ -22,7 +23,7 @@ PARAMS = st.fixed_dictionaries(
 )
 FAR = st.one_of(
     st.integers(0, 15),
-    st.sampled_from(["pull", "claim", "finish", "renew", "publish", "add"]),
+    st.sampled_from(["pull", "claim", "finish", "renew", "publish", "add", "post", "settle"]),
     st.just(MANY),
 )
 """How far a process gets: some calls, up to a call that matters, or to its end."""
@@ -30,6 +31,7 @@ THEN = st.sampled_from([None, None, Turn.KILL, Turn.KILL, Turn.FAIL, Turn.LOSE])
 PICK = st.integers(0, 1_000)
 RARELY = (None,) * 5
 MOST_WORKERS = 4
+WEBHOOK = Webhook("https://receiver.example/hook", "https://receiver.example:443", EventType(127))
 
 
 class Service(RuleBasedStateMachine):
@@ -59,7 +61,7 @@ class Service(RuleBasedStateMachine):
     )
     def submit(self, delay_ms: int | None, key: str | None, far: int | str, then: Turn | None, **given: Any) -> None:
         run_at = None if delay_ms is None else self.world.clock.now() + delay_ms
-        client = self.world.submit(submission(run_at=run_at, **given), key)
+        client = self.world.submit(submission(run_at=run_at, webhook=WEBHOOK, **given), key)
         self.submitted.append((client, key))
         self.world.run(client, far, then)
 
@@ -72,6 +74,10 @@ class Service(RuleBasedStateMachine):
             self.world.run(self.world.work(3), frozen)
             self.time_passes(10)
             self.world.run(self.world.work(3), "finish")
+
+    @rule(far=FAR, then=THEN)
+    def a_sender_wakes(self, far: int | str, then: Turn | None) -> None:
+        self.world.run(self.world.deliver(), far, then)
 
     @precondition(lambda self: bool(self.world.jobs()))
     @rule(what=st.sampled_from(["cancel", "cancel", "retry", "follow"]), pick=PICK, far=FAR, then=THEN)

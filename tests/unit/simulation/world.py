@@ -5,11 +5,14 @@ What the store is told is watched as it happens; the numbers are those of the in
 
 from __future__ import annotations
 
+import base64
+import random
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
 from ktqueue.admission import Admission, Bounds
+from ktqueue.delivery import Deliveries, Dispatch, Redelivery
 from ktqueue.errors import LanesUnavailable, StoreUnavailable, Unavailable
 from ktqueue.events.base import START, Event, EventId
 from ktqueue.events.memory import MemoryEvents
@@ -18,14 +21,19 @@ from ktqueue.following import Following
 from ktqueue.intake import Intake, Submission
 from ktqueue.job import TRANSITIONS, Job, JobState
 from ktqueue.lanes.memory import MemoryLanes
+from ktqueue.outbox.base import DeliveryQuery
+from ktqueue.outbox.memory import MemoryOutbox
 from ktqueue.recovery import Recovery
 from ktqueue.retention import Retention
 from ktqueue.store.base import IdempotencyKey, JobQuery
 from ktqueue.store.memory import MemoryStore
 from ktqueue.sweep import Sweep
+from ktqueue.webhook import Answer, DeliveryState
+from ktqueue.webhook_signing import Keyring
 from tests.support.scene import LEASE_MS, MODEL, Clock, around
 from tests.support.toy import ToyEngine
 from tests.unit.simulation.actor import Actor, Killed, Turn
+from tests.unit.simulation.receivers import Receivers
 from worker.runner import Runner
 
 STEP_S = 0.05
@@ -75,16 +83,29 @@ class World:
         self._dead: set[str] = set()
         self._acting: Actor | None = None
         self._owners: dict[str, Actor | None] = {}
-        self.true_store = MemoryStore(self.clock.now)
+        self.true_outbox = MemoryOutbox(self.clock.now)
+        self.true_store = MemoryStore(self.clock.now, self.true_outbox)
         self.forget_redis()
         self._store = around(lambda: self.true_store, self._call_store)
         self._lanes = around(lambda: self.true_lanes, self._call_redis)
         self._events = around(lambda: self.true_events, self._call_redis)
         recovery = Recovery(self._store, self._lanes, self._events, is_dead=self._seen_dead, jitter=lambda: 0.5)
-        retention = Retention(self._store, days=1, clock=self.clock.monotonic, sleep=self.clock.sleep)
-        self.sweep = Sweep(self._store, self._lanes, self._events, recovery, retention, clock=self.clock.monotonic)
+        self._outbox = around(lambda: self.true_outbox, self._call_store)
+        self.receivers = Receivers(self.true_store, self.true_outbox)
+        redelivery = Redelivery(self._outbox, is_dead=self._seen_dead, ring=lambda: None)
+        retention = Retention(self._store, self._outbox, days=1, clock=self.clock.monotonic, sleep=self.clock.sleep)
+        self.sweep = Sweep(
+            self._store,
+            self._lanes,
+            self._events,
+            recovery,
+            retention,
+            redelivery=redelivery,
+            clock=self.clock.monotonic,
+        )
         self.following = Following(self._store, self._events, clock=self.clock.monotonic, sleep=self.clock.sleep)
         self._numbers = count()
+        self._keyring = Keyring(base64.b64encode(bytes(32)).decode())
         self._execution = Execution(self._store, self._lanes, self._events, lease_ms=LEASE_MS, jitter=lambda: 0.5)
 
     def forget_redis(self) -> None:
@@ -141,6 +162,36 @@ class World:
         self.stops[actor] = stop
         self.workers[actor] = worker
         return actor
+
+    def deliver(self) -> Actor:
+        """A bell woke a sender."""
+        sender = f"sender {next(self._numbers)}"
+        deliveries = Deliveries(
+            self._store,
+            self._outbox,
+            self._keyring,
+            sender=sender,
+            most_each=2,
+            lease_ms=LEASE_MS,
+            disable_days=5,
+            chance=random.Random(sender),
+        )
+
+        def drain() -> None:
+            while taken := deliveries.claim(4, {}, sender):
+                deliveries.settle([(dispatch, self._post(dispatch)) for dispatch in taken])
+
+        actor = self.act("sender", drain)
+        self.workers[actor] = sender
+        return actor
+
+    def _post(self, dispatch: Dispatch) -> Answer:
+        """A request, which may fail before it gets there, or be answered too late."""
+        try:
+            self._take_turn("post", lambda: self.receivers.receive(dispatch), StoreUnavailable)
+        except StoreUnavailable:
+            return Answer(None, "timeout", 15_000)
+        return Answer(204, None, 3)
 
     def _seen_dead(self, worker: str) -> bool:
         """Every other worker is on another machine, where nobody sees it die."""
@@ -241,6 +292,15 @@ class World:
                 break
             self.clock.sleep(1)
         assert all(job.state.terminal for job in self.jobs()), "2"
+        for _ in range(100):
+            if not self.true_outbox.deliveries(DeliveryQuery(state=DeliveryState.PENDING)):
+                break
+            # A receiver may have asked for hours, and a dead sender's lease must run out.
+            self.clock.sleep(3_600)
+            self.finish(self.act("sweep", self.sweep))
+            self.finish(self.deliver())
+        for job in self.jobs():
+            self.receivers.check_end(job)
         for actor in [one for one in self.actors if one.kind == "follower"]:
             self.finish(actor)
         for follower in self.followers:

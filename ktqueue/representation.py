@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from api.schemas import AttemptBody, ErrorBody, JobBody, TimingBody, UsageBody
-from api.times import rfc3339
-from ktqueue.intake import Place
-from ktqueue.job import Attempt, Job, JobError
+from ktqueue.bodies import AttemptBody, ErrorBody, JobBody, TimingBody, UsageBody, WebhookBody
+from ktqueue.job import Attempt, Job, JobError, Place
+from ktqueue.times import rfc3339
+from ktqueue.webhook import Webhook, titles_of
 
 JOBS = "/api/v1/jobs"
 UNKNOWN = Place()
@@ -41,7 +41,7 @@ def job_body(job: Job, place: Place = UNKNOWN, progress: float | None = None) ->
         "finished_at": _time(job.finished_at),
         "deadline_at": _time(job.deadline_at),
         "metadata": dict(job.metadata),
-        "webhook": None,
+        "webhook": _webhook(job.webhook),
         "usage": _usage(job),
         "timing": _timing(job),
         "retry_of": job.retry_of,
@@ -50,6 +50,7 @@ def job_body(job: Job, place: Place = UNKNOWN, progress: float | None = None) ->
             "cancel": f"{path}/cancel",
             "events": f"{path}/events",
             "attempts": f"{path}/attempts",
+            "deliveries": f"{path}/deliveries",
         },
     }
 
@@ -76,6 +77,10 @@ def _error(error: JobError | None) -> ErrorBody | None:
     if error is None:
         return None
     return {"code": error.code, "message": error.message, "retryable": error.retryable}
+
+
+def _webhook(webhook: Webhook | None) -> WebhookBody | None:
+    return None if webhook is None else {"url": webhook.url, "events": titles_of(webhook.events)}
 
 
 def _usage(job: Job) -> UsageBody | None:

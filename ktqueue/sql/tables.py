@@ -7,10 +7,13 @@ them stays clear of a large input or result.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from ktqueue.job import JobState, Outcome
+from ktqueue.webhook import DeliveryState, Disabled
 
 metadata = sa.MetaData()
 
@@ -56,6 +59,9 @@ jobs = sa.Table(
     sa.Column("company", sa.Integer),
     sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
     sa.Column("size", sa.Integer, nullable=False, server_default="0"),  # bytes of input and params, as JSON
+    sa.Column("webhook_url", sa.Text),
+    sa.Column("webhook_target", sa.Text),
+    sa.Column("webhook_events", sa.Integer, nullable=False, server_default="0"),  # a set of EventType
     sa.CheckConstraint(f"state IN ({', '.join(repr(str(state)) for state in JobState)})", name="jobs_state"),
     sa.CheckConstraint("(finished_at IS NULL) = (state IN ('queued', 'running'))", name="jobs_finished"),
 )
@@ -86,7 +92,76 @@ attempts = sa.Table(
 """Only those after which a job was queued again, so that a job which succeeds at once costs no row here."""
 
 
-def _partial(name: str, where: sa.ColumnElement[bool], *columns: sa.Column[object]) -> sa.Index:
+webhook_endpoints = sa.Table(
+    "webhook_endpoints",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("events", sa.Integer, nullable=False),  # a set of EventType
+    sa.Column("model", sa.Text),  # None: every model's
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("disabled", sa.Text),
+    sa.Column("secret", sa.Text, nullable=False),
+    sa.Column("old_secret", sa.Text),
+    sa.Column("old_secret_until", sa.BigInteger),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.CheckConstraint(f"disabled IN ({', '.join(repr(str(why)) for why in Disabled)})", name="endpoints_disabled"),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("job_id", sa.Text, nullable=False),  # '' for a test
+    sa.Column("endpoint", sa.Text, nullable=False),  # '' for the job's own webhook
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("type", sa.Integer, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("next_at", sa.BigInteger),
+    sa.Column("token", sa.Text),
+    sa.Column("sender", sa.Text),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("started_at", sa.BigInteger),
+    sa.Column("run_at", sa.BigInteger),
+    sa.Column("progress", sa.Double),
+    sa.UniqueConstraint("job_id", "endpoint", "seq", name="deliveries_event"),
+    sa.CheckConstraint(f"state IN ({', '.join(repr(str(s)) for s in DeliveryState)})", name="deliveries_state"),
+    sa.CheckConstraint("(next_at IS NOT NULL) = (state = 'pending')", name="deliveries_due"),
+)
+
+delivery_attempts = sa.Table(
+    "delivery_attempts",
+    metadata,
+    sa.Column("delivery_id", sa.BigInteger, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("duration_ms", sa.Integer, nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Column("error", sa.Text),
+    sa.Column("answer", sa.Text, nullable=False),
+)
+
+webhook_circuits = sa.Table(
+    "webhook_circuits",
+    metadata,
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("failing_since", sa.BigInteger, nullable=False),
+    sa.Column("open_until", sa.BigInteger, nullable=False),
+)
+"""Only targets that fail."""
+
+
+def in_state(state: DeliveryState) -> sa.ColumnElement[bool]:
+    """As `is_state`, of a delivery."""
+    return deliveries.c.state == sa.literal_column(f"'{state}'", sa.Text)
+
+
+def _partial(name: str, where: sa.ColumnElement[bool], *columns: sa.Column[Any]) -> sa.Index:
     return sa.Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
@@ -108,3 +183,11 @@ _partial("jobs_deadline", jobs.c.deadline_at.is_not(None) & jobs.c.finished_at.i
 # Lists, newest first.
 _partial("jobs_finished", jobs.c.finished_at.is_not(None), jobs.c.state, jobs.c.id)
 sa.Index("jobs_model", jobs.c.model, jobs.c.id)
+# What is to be told, receiver by receiver; what failed, to be replayed; lists, newest first.
+_partial(
+    "deliveries_pending",
+    in_state(DeliveryState.PENDING),
+    *(deliveries.c[name] for name in ("target", "next_at", "id")),
+)
+_partial("deliveries_failed", in_state(DeliveryState.FAILED), deliveries.c.endpoint, deliveries.c.id)
+sa.Index("deliveries_endpoint", deliveries.c.endpoint, deliveries.c.id)

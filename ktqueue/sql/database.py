@@ -23,6 +23,11 @@ SESSION = {
         "SET lock_timeout = '5s'",
         "SET statement_timeout = '10s'",
         "SET idle_in_transaction_session_timeout = '60s'",
+        # A server that hears no more of us gives up when we do: it would keep what we had locked, and us out of it.
+        "SET tcp_user_timeout = '4s'",
+        "SET tcp_keepalives_idle = '3s'",
+        "SET tcp_keepalives_interval = '1s'",
+        "SET tcp_keepalives_count = 3",
         # Each statement here has one good plan, whatever its parameters and however old the statistics.
         "SET plan_cache_mode = force_generic_plan",
     ),
@@ -166,7 +171,7 @@ def _session_setup(statements: tuple[str, ...]) -> Any:
 
 
 def _connect_bounded(_dialect: object, _record: object, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    from ktqueue.store.bounded import BoundedConnection  # noqa: PLC0415 - see there
+    from ktqueue.sql.bounded import BoundedConnection  # noqa: PLC0415 - see there
 
     return BoundedConnection.connect(*arguments, **options)
 
