@@ -1,10 +1,11 @@
 """Who made a process die, when nobody can tell: suspects run again in ever smaller company. Pure.
 
 A process that dies, or stops answering, takes along all jobs that shared it, and says nothing. Most die for reasons of
-their own, so all of them run again as if nothing had been. Whoever was there a fifth time in a row is a suspect.
-Suspects run apart from everyone else, an eighth as many together, then an eighth of that, until the culprit is alone.
-Only a suspect that dies alone is charged an attempt. An eighth and not a half, because a crash costs a process and the
-loading of a model, and a small batch costs little.
+their own, so all of them run again as if nothing had been. Whoever was there an eighth time in a row is a suspect.
+Suspects run apart from everyone else, in groups of 512, of 64, of 8, until the culprit is alone. Only a suspect that
+dies alone is charged an attempt. Groups shrink to an eighth and not to a half, because a crash costs a process and the
+loading of a model, and a small batch costs little. Their sizes are fixed so that suspects of several crashes can run
+together: each group waits for the one before it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, Verdict, fence_
 from ktqueue.retry import Backoff, retry_at
 
 SHRINK = 8
-FREE = 4
+FREE = 7
 """So many crashes in a row make nobody a suspect. With fewer, suspects of chance got in the way of each other while
-processes were killed from outside every two seconds; docs/decisions.md has the figures."""
+processes were killed from outside every two seconds; with more, a culprit costs too many. docs/decisions.md has the
+figures."""
 
 
 def blame(jobs: Iterable[Job], fault: JobError, *, now: int, backoff: Backoff, jitter: float) -> list[Verdict]:
@@ -41,8 +43,16 @@ def _verdicts(together: Sequence[Job], fault: JobError, *, now: int, backoff: Ba
     others = [_again(job, fault, charged=False) for job in together if job.crashes < FREE]
     if len(together) == len(suspects) == 1:
         return [_alone(suspects[0], fault, now=now, backoff=backoff, jitter=jitter)]
-    company = max(1, len(suspects) // SHRINK)
+    company = _company(len(suspects))
     return others + [_again(job, fault, charged=False, company=company) for job in suspects]
+
+
+def _company(suspects: int) -> int:
+    """The largest power of ``SHRINK`` below so many; alone it is 1."""
+    company = 1
+    while company * SHRINK < suspects:
+        company *= SHRINK
+    return company
 
 
 def _alone(job: Job, fault: JobError, *, now: int, backoff: Backoff, jitter: float) -> Verdict:

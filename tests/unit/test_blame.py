@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,7 +56,14 @@ def test_those_that_die_again_are_suspects_and_are_not_charged() -> None:
 def test_whoever_was_there_for_the_first_time_is_no_suspect() -> None:
     found = verdicts(*(running(number, crashes=number % 2 * FREE) for number in range(64)))
 
-    assert {(each.fence.job_id[-1] in "13579", each.company) for each in found} == {(True, 4), (False, None)}
+    assert {(each.fence.job_id[-1] in "13579", each.company) for each in found} == {(True, 8), (False, None)}
+
+
+@pytest.mark.parametrize(("suspects", "company"), [(2, 1), (8, 1), (9, 8), (64, 8), (65, 64), (512, 64), (513, 512)])
+def test_each_time_they_run_in_the_next_smaller_groups(suspects: int, company: int) -> None:
+    found = verdicts(*(running(number) for number in range(suspects)))
+
+    assert {each.company for each in found} == {company}
 
 
 def test_one_alone_is_no_suspect_at_first_either() -> None:

@@ -56,20 +56,24 @@ class Service(RuleBasedStateMachine):
         deadline_s=st.sampled_from([*RARELY, 2, 20]),
         delay_ms=st.sampled_from([*RARELY, 5_000]),
         key=st.sampled_from([*RARELY, "one", "other"]),
+        webhook=st.sampled_from([None, None, WEBHOOK]),
         far=FAR,
         then=THEN,
     )
     def submit(self, delay_ms: int | None, key: str | None, far: int | str, then: Turn | None, **given: Any) -> None:
         run_at = None if delay_ms is None else self.world.clock.now() + delay_ms
-        client = self.world.submit(submission(run_at=run_at, webhook=WEBHOOK, **given), key)
+        client = self.world.submit(submission(run_at=run_at, **given), key)
         self.submitted.append((client, key))
         self.world.run(client, far, then)
 
-    @initialize(jobs=st.lists(PARAMS, min_size=3, max_size=6), frozen=st.sampled_from([None, "finish", "renew"]))
-    def a_crowd_waits(self, jobs: list[dict[str, Any]], frozen: str | None) -> None:
+    @initialize(
+        jobs=st.lists(st.tuples(PARAMS, st.sampled_from([None, WEBHOOK])), min_size=3, max_size=6),
+        frozen=st.sampled_from([None, "finish", "renew"]),
+    )
+    def a_crowd_waits(self, jobs: list[tuple[dict[str, Any], Webhook | None]], frozen: str | None) -> None:
         """And maybe a worker was frozen past its lease, and another has its jobs."""
-        for params in jobs:
-            self.submit(None, None, MANY, None, params=params)
+        for params, webhook in jobs:
+            self.submit(None, None, MANY, None, params=params, webhook=webhook)
         if frozen is not None:
             self.world.run(self.world.work(3), frozen)
             self.time_passes(10)
