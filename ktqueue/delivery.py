@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ktqueue.job import Job
 from ktqueue.outbox.base import Delivery, DueTarget, Endpoint, Outbox, Settlement
-from ktqueue.store.base import JobQuery, Store
+from ktqueue.store.base import Store
 from ktqueue.webhook import Answer, DeliveryState, Disabled, EventType, event_id
 from ktqueue.webhook_body import body_of, trial_body
 from ktqueue.webhook_policy import GONE, Circuit, after_failure, is_hopeless, next_attempt_ms
@@ -88,7 +88,7 @@ class Deliveries:
 
     def _jobs_of(self, deliveries: Iterable[Delivery]) -> dict[str, Job]:
         ids = sorted({each.job_id for each in deliveries if each.type is not EventType.TEST})
-        return {job.id: job for job in self._store.search(JobQuery(ids=ids, limit=len(ids)))} if ids else {}
+        return {job.id: job for job in self._store.jobs(ids)} if ids else {}
 
     def _dispatches(
         self, deliveries: Iterable[Delivery], endpoints: Mapping[str, Endpoint], jobs: Mapping[str, Job]

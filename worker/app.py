@@ -8,17 +8,20 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import signal
 from collections.abc import Callable
 
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_shutting_down
 
 from ktqueue.celery_settings import celery_app
-from ktqueue.process import watch_parent
+from ktqueue.process import AFTER_GRACE_S, watch_parent
 from ktqueue.settings import Settings
 
 LOAD_TIMEOUT_S = 900.0
 """A child is up once its model is loaded; Celery replaces one that takes longer."""
+LEFT_S = 0.5
+"""Of what a process may take after its grace, kept for the kernel to end it and its children."""
 
 
 class StopFlag:
@@ -59,5 +62,19 @@ def in_each_child(prepare: Callable[[], object], stop: StopFlag, settings: Setti
         watch_parent(os.getppid(), stop.set, settings.grace_seconds)
         prepare()
 
+    def told_to_stop(**_: object) -> None:
+        if not stop():
+            stop.set()
+            _end_within(settings.grace_seconds + AFTER_GRACE_S - LEFT_S)
+
     worker_process_init.connect(started, weak=False)
-    worker_shutting_down.connect(lambda **_: stop.set(), weak=False)
+    worker_shutting_down.connect(told_to_stop, weak=False)
+
+
+def _end_within(seconds: float) -> None:
+    """Let the kernel end this process, and its children with it: Celery waits for ever for a child that hangs.
+
+    An alarm that nobody handles, as in `worker.watchdog`. Only the main thread may set it.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)

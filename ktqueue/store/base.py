@@ -112,6 +112,9 @@ class Store(Protocol):
     def get(self, job_id: str) -> Job | None:
         """The job as it is now."""
 
+    def jobs(self, ids: Sequence[str]) -> list[Job]:
+        """Those of these jobs that are there, in any order."""
+
     def search(self, query: JobQuery) -> list[Job]:
         """Jobs that match, newest first, at most ``query.limit``."""
 

@@ -97,6 +97,11 @@ class MemoryStore:
         with self._lock:
             return self._jobs.get(job_id)
 
+    def jobs(self, ids: Sequence[str]) -> list[Job]:
+        """Those of these jobs that are there."""
+        with self._lock:
+            return list(self._given(ids))
+
     def search(self, query: JobQuery) -> list[Job]:
         """Jobs that match, newest first."""
         with self._lock:

@@ -90,6 +90,11 @@ class SqlStore:
             row = connection.execute(statements.GET, {"job_id": job_id}).one_or_none()
         return None if row is None else job_of(row)
 
+    def jobs(self, ids: Sequence[str]) -> list[Job]:
+        """Those of these jobs that are there."""
+        with self._database.reader() as connection:
+            return _jobs_of(connection.execute(statements.JOBS, {"ids": list(ids)}))
+
     def search(self, query: JobQuery) -> list[Job]:
         """Jobs that match, newest first."""
         with self._database.reader() as connection:

@@ -53,6 +53,7 @@ KEPT = sa.select(idempotency_keys.c.digest, idempotency_keys.c.job_id).where(
 )
 
 GET = sa.select(*JOB_COLUMNS).where(_this_job)
+JOBS = sa.select(*JOB_COLUMNS).where(_given)
 
 _in_time = sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > db_now())
 _claimed = {

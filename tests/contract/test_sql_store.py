@@ -287,6 +287,7 @@ STATEMENTS = {name: value for name, value in vars(statements).items() if isinsta
 BY_ID = "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"
 PLANS = {
     "GET": BY_ID,
+    "JOBS": BY_ID,
     "CLAIM": BY_ID,
     "RENEW": BY_ID,
     "RUNNING": BY_ID,

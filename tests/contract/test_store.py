@@ -193,7 +193,7 @@ def test_sixteen_callers_with_one_key_get_one_job(store: Store) -> None:
         kept = in_parallel(*(partial(store.add_once, job, key) for job in jobs))
         assert len({each.job_id for each in kept}) == 1
         assert sum(each.created for each in kept) == 1
-        assert len(store.search(JobQuery(ids=ids_of(jobs)))) == 1
+        assert len(store.jobs(ids_of(jobs))) == 1
 
 
 def test_a_deleted_jobs_key_is_free_again(store: Store) -> None:

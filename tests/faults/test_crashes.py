@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.stack import Stack, running, until
+from tests.support.stack import Stack, alive, running, until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -125,6 +125,20 @@ def test_what_does_not_fit_the_grace_is_given_back_uncharged(stack: Stack) -> No
 
     assert stack.finished(job["id"])["attempt"] == 1
     assert outcomes(stack, job["id"]) == [("given_back", False), ("succeeded", True)]
+
+
+def test_a_worker_whose_child_is_frozen_ends_in_time_all_the_same(stack: Stack) -> None:
+    job = stack.submit("echo", {"n": 1}, params={"delay_ms": 1_000})
+    child = holding(stack, job["id"])
+    parent = child.parent()
+    assert parent is not None
+    child.suspend()
+    parent.send_signal(signal.SIGTERM)
+    parent.wait(GRACE_S + 2)
+
+    until(lambda: not alive(child), "the end of the frozen child")
+    assert stack.finished(job["id"])["attempt"] == 1
+    assert outcomes(stack, job["id"]) == [("crashed", False), ("succeeded", True)]
 
 
 def test_a_worker_that_was_frozen_past_its_lease_changes_nothing(forgetful: Stack) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.stack import ECHO_ONLY, Stack, running, until
+from tests.support.stack import ECHO_ONLY, Stack, alive, running, until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -27,6 +30,13 @@ CALLS = [
     "lanes.count_finished",
 ]
 POINTS = [f"{call}.{moment}" for call in CALLS for moment in ("before", "after")]
+ENQUEUED_BAR_S = 2.0
+"""From the commit of a job whose API process died before it enqueued it, until it runs."""
+LONG_AGO_MS = 31 * 86_400_000
+ORPHANS = """
+    SELECT job_id FROM idempotency_keys WHERE job_id NOT IN (SELECT id FROM jobs)
+    UNION ALL SELECT job_id FROM attempts WHERE job_id NOT IN (SELECT id FROM jobs)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +99,33 @@ def test_a_process_that_is_killed_there_costs_nothing_that_was_promised(stack: S
     states = [state for _, state in told(stack, job_id)]
     assert states == ["queued", *["running", "queued"] * (len(attempts) - 1), "running", "succeeded"]
     assert ended(stack, job_id) == job
+    if point == "lanes.add.before":
+        waited = datetime.fromisoformat(job["started_at"]) - datetime.fromisoformat(job["created_at"])
+        assert waited.total_seconds() < ENQUEUED_BAR_S
+
+
+def test_a_process_that_is_killed_while_it_prunes_leaves_nothing_half_deleted(stack: Stack, folder: Path) -> None:
+    (folder / "store.claim.after").touch()  # for an attempt that is to be pruned too
+    old = until(lambda: submitted(stack, "old"), "an answer")
+    young = until(lambda: submitted(stack, "young"), "an answer")
+    assert {stack.finished(job_id)["state"] for job_id in (old, young)} == {"succeeded"}
+    points = [folder / f"store.prune.{moment}" for moment in ("before", "after")]
+    with closing(sqlite3.connect(stack.home / "ktqueue.db", timeout=30, isolation_level=None)) as database:
+
+        def kept() -> list[str]:
+            assert database.execute(ORPHANS).fetchall() == []
+            return [job_id for (job_id,) in database.execute("SELECT id FROM jobs")]
+
+        assert database.execute("SELECT count(*) FROM attempts").fetchone()[0] > 0
+        database.execute(
+            "UPDATE jobs SET created_at = created_at - ?1, finished_at = finished_at - ?1 WHERE id <> ?2",
+            (LONG_AGO_MS, young),
+        )
+        for point in points:
+            point.touch()
+        # A walk begins at once in the next process, else a minute after the last.
+        next(each for each in reversed(stack.find("-m worker light")) if alive(each)).kill()
+        until(lambda: kept() == [young], "the end of all that is old")
+        assert not any(point.exists() for point in points)
+        assert database.execute("SELECT key FROM idempotency_keys").fetchall() == [("young",)]
+        assert database.execute("SELECT count(*) FROM attempts WHERE job_id <> ?", (young,)).fetchone() == (0,)

@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import redis
 
@@ -31,6 +32,8 @@ SQL_BAR_S = 5.0
 HANG_S = 5.0
 LOCKED_S = 10.0
 NOTICED_BAR_S = 10.0
+CUT_S = 5.0
+"""Long enough to be noticed on both sides."""
 DISK_MB = 48
 
 
@@ -205,12 +208,15 @@ def database_server(place: Place) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def far_stack(place: Place, database_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def far_broker(place: Place) -> Iterator[Server]:
+    with valkey(place) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def far_stack(database_server: Server, far_broker: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("postgres")
-    with (
-        valkey(place) as broker,
-        running(folder, KTQ_DATABASE_URL=database_server.url, KTQ_REDIS_URL=broker.url) as stack,
-    ):
+    with running(folder, KTQ_DATABASE_URL=database_server.url, KTQ_REDIS_URL=far_broker.url) as stack:
         yield stack
 
 
@@ -247,3 +253,66 @@ def test_a_network_that_drops_every_packet_is_noticed_and_recovered_from(far_sta
     assert all_say_when_to_come_back(seen)
     assert flowing_s < SQL_BAR_S
     every_job_succeeds(far_stack, seen.accepted | held)
+
+
+@pytest.fixture(scope="module")
+def doors(place: Place) -> dict[str, str]:
+    """By server the address that one worker alone reaches it at."""
+    if not isinstance(place, Elsewhere):
+        pytest.skip("needs a user who may make a network namespace")
+    return dict(zip(("broker", "database"), place.doors, strict=True))
+
+
+@pytest.fixture(scope="module")
+def other_worker(
+    place: Place, doors: dict[str, str], database_server: Server, far_broker: Server, far_stack: Stack
+) -> Iterator[psutil.Process]:
+    """One more worker, which alone goes through the doors."""
+    environment = {
+        **far_stack.env,
+        "KTQ_REDIS_URL": far_broker.url.replace(place.address, doors["broker"]),
+        "KTQ_DATABASE_URL": database_server.url.replace(place.address, doors["database"]),
+        "KTQ_GRACE_SECONDS": "1",
+    }
+    command = [sys.executable, "-m", "ktqueue.cli", "worker", "echo"]
+    with far_stack.log.open("ab") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def held_by(worker: psutil.Process, stack: Stack, seconds: float) -> dict[str, dict[str, int]]:
+    """A job that this worker runs for so long. Bells go round, so others may have been rung for first."""
+
+    def tried() -> dict[str, dict[str, int]] | None:
+        job_id = stack.submit("echo", {"held": 1}, params={"delay_ms": int(seconds * 1000)})["id"]
+        attempts = f"/api/v1/jobs/{job_id}/attempts"
+        runner = until(lambda: stack.http.get(attempts).json()["data"], "a job that runs")[0]["worker"]
+        if int(runner.rsplit(":", 3)[1]) in {child.pid for child in worker.children(recursive=True)}:
+            return {job_id: {"held": 1}}
+        stack.http.post(f"/api/v1/jobs/{job_id}/cancel")
+        return None
+
+    return dict(until(tried, f"a job for the other worker:\n{stack.said()[-3000:]}"))
+
+
+@pytest.mark.parametrize("lost", ["broker", "database"])
+def test_a_worker_that_loses_one_server_alone_holds_nobody_up(
+    far_stack: Stack, place: Elsewhere, doors: dict[str, str], other_worker: psutil.Process, lost: str
+) -> None:
+    held = held_by(other_worker, far_stack, CUT_S / 2)
+    with load(far_stack) as seen:
+        place.cut(doors[lost])
+        cut = time.monotonic()
+        flowing_s = seconds_to_flow(far_stack, cut)
+        time.sleep(max(0.0, cut + CUT_S - time.monotonic()))
+        place.heal(doors[lost])
+        held |= held_by(other_worker, far_stack, 0.5)
+
+    assert seen.refused() == []
+    assert flowing_s < SQL_BAR_S
+    every_job_succeeds(far_stack, seen.accepted | held)
+    assert {far_stack.job(job_id)["attempt"] for job_id in held} == {1}

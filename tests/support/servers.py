@@ -66,7 +66,7 @@ def valkey(place: Place) -> Iterator[Server]:
     with private_folder() as folder:
         port = free_port()
         url = f"redis://{place.address}:{port}"
-        command = [valkey_binary(), "--port", str(port), "--bind", place.address, "--protected-mode", "no"]
+        command = [valkey_binary(), "--port", str(port), "--bind", *place.addresses, "--protected-mode", "no"]
         command += ["--save", "", "--appendonly", "no", "--dir", str(folder)]
         with running(Server(url, place.inside(command), folder / "log", lambda: redis_answers(url))) as server:
             yield server
@@ -79,7 +79,7 @@ def postgres(place: Place) -> Iterator[Server]:
         port = free_port()
         with (cluster.folder / "data" / "pg_hba.conf").open("a") as rules:
             rules.write(f"host all all {place.neighbours} trust\n")
-        command = [*cluster.command, "-h", place.address, "-p", str(port)]
+        command = [*cluster.command, "-h", ",".join(place.addresses), "-p", str(port)]
         url = f"postgresql://postgres@{place.address}:{port}/postgres"
         there = place.inside(command, cluster.user)
         server = Server(url, there, cluster.folder / "log", lambda: postgres_answers(url))
