@@ -8,7 +8,19 @@ from collections.abc import Sequence
 
 import click
 
-from benchmarks import accept, backlog, bulk, drain, engines, idle, memory
+from benchmarks import (
+    accept,
+    backlog,
+    bulk,
+    drain,
+    engines,
+    idle,
+    memory,
+    webhook_backlog,
+    webhook_idle,
+    webhook_isolation,
+    webhooks,
+)
 from benchmarks.figures import Figure, show
 
 SCENARIOS = {
@@ -18,6 +30,10 @@ SCENARIOS = {
     "backlog": backlog.measure,
     "idle": idle.measure,
     "memory": memory.measure,
+    "webhooks": webhooks.measure,
+    "webhook-idle": webhook_idle.measure,
+    "webhook-isolation": webhook_isolation.measure,
+    "webhook-backlog": webhook_backlog.measure,
     "engines": engines.measure,
 }
 

@@ -30,10 +30,10 @@ def measure(*, quick: bool) -> list[Figure]:
     ]
 
 
-def submits(side: Side, port: int, requests: int) -> Load:
+def submits(side: Side, port: int, requests: int, body: bytes = BODY) -> Load:
     """Submit; raises RuntimeError if not every one was accepted and stored."""
     before = side.tally().states.get("queued", 0)
-    came = keep_busy(port, post(side.submit_path, BODY), requests=requests)
+    came = keep_busy(port, post(side.submit_path, body), requests=requests)
     stored = side.tally().states["queued"] - before
     if came.statuses != {ACCEPTED: requests} or stored != requests:
         raise RuntimeError(f"{side.name}: {came.statuses}, {stored} jobs stored; the last answer: {came.last!r}")

@@ -42,6 +42,13 @@ def at_most(what: str, ours: Sequence[float], theirs: Sequence[float], target: f
     return Figure(what, figure.ours, figure.theirs, figure.ratios, f"≤ {target:,g}", figure.ours <= target)
 
 
+def at_most_times(what: str, ours: Sequence[float], theirs: Sequence[float], target: float) -> Figure:
+    """Ours is to stay within ``target`` times the other."""
+    figure = compared(what, ours, theirs)
+    met = median(figure.ratios) <= target
+    return Figure(what, figure.ours, figure.theirs, figure.ratios, f"≤ {target:g} ×", met)
+
+
 def compared(what: str, ours: Sequence[float], theirs: Sequence[float]) -> Figure:
     """Nothing is wanted of it; it is good to know."""
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]

@@ -33,7 +33,7 @@ def measure(*, quick: bool) -> list[Figure]:
             ours += times(our_service, jobs)
             theirs += times(their_service, jobs)
     what = "idle echo job, POST to finished, ms"
-    (our_50, our_90, our_99), (their_50, their_90, their_99) = _percentiles(ours), _percentiles(theirs)
+    (our_50, our_90, our_99), (their_50, their_90, their_99) = percentiles(ours), percentiles(theirs)
     return [
         at_most(f"{what}: p50", [our_50], [their_50], 25),
         compared(f"{what}: p90", [our_90], [their_90]),
@@ -73,6 +73,7 @@ def _ask(connection: Connection, request: bytes) -> dict[str, Any]:
     return job
 
 
-def _percentiles(values: list[float]) -> tuple[float, float, float]:
+def percentiles(values: list[float]) -> tuple[float, float, float]:
+    """The 50th, 90th and 99th."""
     cuts = quantiles(values, n=100)
     return cuts[49], cuts[89], cuts[98]

@@ -80,9 +80,14 @@ def get(path: str) -> bytes:
 
 
 def post(path: str, body: bytes) -> bytes:
+    """The same of a POST with JSON."""
+    return request("POST", path, body)
+
+
+def request(method: str, path: str, body: bytes) -> bytes:
     """A request with JSON as it goes over the wire."""
     headers = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return f"POST {path} HTTP/1.1\r\n{headers}".encode() + body
+    return f"{method} {path} HTTP/1.1\r\n{headers}".encode() + body
 
 
 def keep_busy(port: int, request: bytes, *, requests: int, connections: int = 16) -> Load:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import cycle
 from subprocess import Popen
 
+from benchmarks.load import HOST
 from benchmarks.processes import free_port, listens, python, run_once, running
 from benchmarks.side import THREADS, WORKERS, Side
 from ktqueue.bootstrap import bootstrap
+from ktqueue.celery_settings import DELIVERIES
 from ktqueue.intake import Submission
 from ktqueue.job import Task
 from ktqueue.lanes.redis import BACKLOG, RedisLanes
 from ktqueue.redis_client import connect
 from ktqueue.settings import Settings
+from ktqueue.webhook import TERMINAL, Webhook
+from ktqueue.webhook_addresses import origin
 
 MODELS = '[models.echo]\nengine = "echo"\nmax_batch = 256\n'
 GROUP = 500
@@ -35,6 +40,7 @@ class Ours(Side):
             redis_url=f"unix://{self.socket}",
             api_workers=WORKERS,
             api_threads=THREADS,
+            webhook_allow=HOST,
             log_level="warning",
         )
 
@@ -43,16 +49,29 @@ class Ours(Side):
         (self.home / "models.toml").write_text(MODELS, encoding="utf-8")
         run_once(python("ktqueue.migrate"), self.settings().as_env())
 
-    def preload(self, jobs: int) -> None:
-        """Through the use case that a bulk submit calls."""
+    def preload(self, jobs: int, urls: Sequence[str] = ()) -> None:
+        """Through the use case that a bulk submit calls. The ends of the jobs are told to each of ``urls`` in turn."""
         intake = bootstrap(self.settings()).intake
+        webhooks = cycle([Webhook(url, origin(url), TERMINAL) for url in urls] or [None])
         for start in range(0, jobs, GROUP):
             numbers = range(start, min(start + GROUP, jobs))
-            intake.submit_many([Submission("echo", Task.ECHO, {"n": number}, {}) for number in numbers])
+            intake.submit_many(
+                [Submission("echo", Task.ECHO, {"n": number}, {}, webhook=next(webhooks)) for number in numbers]
+            )
 
     def working(self) -> AbstractContextManager[Popen[bytes]]:
         """The lane's worker, with the one slot it has by default."""
         return running(python("worker", "lane", "echo"), self.settings().as_env(), log=self.log)
+
+    @contextmanager
+    def delivering(self) -> Iterator[None]:
+        """The worker that sends webhooks, from when it has heard a bell."""
+        bootstrap(self.settings()).delivery_bell.ring()
+        with connect(self.settings().redis_url) as client:
+            command = python("worker", "deliver")
+            heard = lambda: not client.llen(DELIVERIES)  # noqa: E731 - a condition
+            with running(command, self.settings().as_env(), log=self.log, ready=heard):
+                yield
 
     @contextmanager
     def tended(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ktqueue.process import end_with_parent
@@ -48,9 +48,9 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-def run_once(argv: Sequence[str], env: dict[str, str]) -> None:
-    """Run a process to its end. Raises CalledProcessError."""
-    subprocess.run(list(argv), cwd=ROOT, env=clean_env() | env, stdin=subprocess.DEVNULL, check=True)
+def run_once(argv: Sequence[str], env: dict[str, str], *, given: bytes = b"") -> None:
+    """Run a process to its end, ``given`` on its stdin. Raises CalledProcessError."""
+    subprocess.run(list(argv), cwd=ROOT, env=clean_env() | env, input=given, check=True)
 
 
 def clean_env() -> dict[str, str]:
@@ -60,10 +60,16 @@ def clean_env() -> dict[str, str]:
 
 def free_port() -> int:
     """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different ones."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def listens(port: int) -> bool:

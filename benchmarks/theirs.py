@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from subprocess import Popen
+from typing import Any
 
 from benchmarks.processes import free_port, listens, python, run_once, running
 from benchmarks.side import THREADS, WORKERS, Side
@@ -36,6 +38,11 @@ class Theirs(Side):
     def preload(self, jobs: int) -> None:
         """One transaction for all rows, then a message each."""
         run_once(python("benchmarks.plain", str(jobs)), self.env)
+
+    def tell(self, task: str, events: int, urls: Sequence[str], event: Mapping[str, Any]) -> None:
+        """Leave so many events like this one waiting to be sent by that task, to each of the URLs in turn."""
+        command = python("benchmarks.plain.tell", task, str(events), *urls)
+        run_once(command, self.env, given=json.dumps(event).encode())
 
     def working(self) -> AbstractContextManager[Popen[bytes]]:
         """One Celery worker, with a child a core."""

@@ -8,8 +8,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from benchmarks.load import Connection, get
+from benchmarks.load import HOST, Connection, get
 from benchmarks.ours import MODELS, Ours
 from benchmarks.processes import free_port, python, running
 from benchmarks.theirs import Theirs
@@ -27,12 +28,13 @@ class Service:
 
 
 @contextmanager
-def ktqueue() -> Iterator[Service]:
-    """``ktqueue up`` with a catalogue of one model that echoes."""
+def ktqueue(**changed: Any) -> Iterator[Service]:
+    """``ktqueue up`` with a catalogue of one model that echoes; its settings as they are, but for those given."""
     with TemporaryDirectory(prefix="ktq-bench-") as folder:
         home = Path(folder)
         (home / "models.toml").write_text(MODELS, encoding="utf-8")
-        settings = Settings(home=home, port=free_port(), models=home / "models.toml", log_level="warning")
+        ours = {"home": home, "port": free_port(), "models": home / "models.toml", "webhook_allow": HOST}
+        settings = Settings.model_validate({**ours, "log_level": "warning", **changed})
         command = python("ktqueue.cli", "up")
         with running(command, settings.as_env(), log=home / "log", ready=lambda: _is_ready(settings.port)):
             yield Service("ktqueue", settings.port, Ours.submit_path, wait="?wait=10")

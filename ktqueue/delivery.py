@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ktqueue.job import Job
 from ktqueue.outbox.base import Delivery, DueTarget, Endpoint, Outbox, Settlement
@@ -27,13 +27,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """One delivery, ready to be sent. ``secrets`` are those that its receiver may know."""
+    """One delivery, ready to be sent. ``secrets`` are those that its receiver may know.
+
+    ``probe``: it is to show whether a receiver that failed is well again.
+    """
 
     delivery: Delivery
     url: str
     event_id: str
     body: bytes
     secrets: Sequence[str]
+    probe: bool = False
 
 
 class Deliveries:
@@ -76,14 +80,15 @@ class Deliveries:
         taken = self._outbox.claim(wanted, token=token, sender=self._sender, lease_ms=self._lease_ms)
         endpoints = {each.id: each for each in self._outbox.endpoints(sorted({each.endpoint for each in taken} - {""}))}
         self._give_up({each.endpoint for each in taken if each.endpoint}, endpoints)
+        probed = {target.target for target in due if _is_probed(target)}
         return [
-            dispatch
+            replace(dispatch, probe=True) if dispatch.delivery.target in probed else dispatch
             for some in (taken[first : first + STRIDE] for first in range(0, len(taken), STRIDE))
             for dispatch in self._dispatches(some, endpoints, self._jobs_of(some))
         ]
 
     def _wanted(self, due: DueTarget, under_way: Mapping[str, int]) -> int:
-        most = 1 if due.circuit is not None and due.circuit.probing else self._most_each
+        most = 1 if _is_probed(due) else self._most_each
         return most - under_way.get(due.target, 0)
 
     def _jobs_of(self, deliveries: Iterable[Delivery]) -> dict[str, Job]:
@@ -142,7 +147,7 @@ class Deliveries:
                 if before is not None or target in circuits:
                     circuits[target] = None
             else:
-                circuits[target] = after_failure(before, answer, now)
+                circuits[target] = after_failure(before, answer, now, probe=dispatch.probe)
         self._outbox.settle([self._settlement(dispatch, answer, now) for dispatch, answer in done], circuits)
         self._disable(done, circuits, now)
 
@@ -176,6 +181,10 @@ class Deliveries:
     def leave(self) -> None:
         """Give back what this sender holds: it stops. Raises StoreUnavailable."""
         self._outbox.release(self._sender)
+
+
+def _is_probed(due: DueTarget) -> bool:
+    return due.circuit is not None and due.circuit.probing
 
 
 def shares(room: int, wanted: Mapping[str, int]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ktqueue.webhook import Answer
 
@@ -52,11 +52,16 @@ class Circuit:
         return self.failures >= OPENS_AFTER or self.open_until > 0
 
 
-def after_failure(circuit: Circuit | None, answer: Answer, now: int) -> Circuit:
-    """The circuit of a receiver that has just failed."""
+def after_failure(circuit: Circuit | None, answer: Answer, now: int, *, probe: bool = False) -> Circuit:
+    """The circuit of a receiver that has just failed; ``probe``: at what was sent to see whether it is well again."""
+    if circuit is not None and circuit.probing and not probe:
+        # It was under way when the circuit opened, and is no news: or many at once would make for a pause of minutes.
+        asked = _asked_ms(answer)
+        return replace(circuit, open_until=max(circuit.open_until, now + asked)) if asked else circuit
     failures = 1 + (circuit.failures if circuit else 0)
     since = circuit.failing_since if circuit else now
-    return Circuit(failures, since, now + _pause_ms(failures, answer) if _opens(failures, answer) else 0)
+    opens = probe or _opens(failures, answer)
+    return Circuit(failures, since, now + _pause_ms(failures, answer) if opens else 0)
 
 
 def is_hopeless(circuit: Circuit, now: int, disable_days: int) -> bool:

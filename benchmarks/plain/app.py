@@ -22,7 +22,10 @@ def submit() -> tuple[Response, int] | tuple[Response, int, dict[str, str]]:
         return jsonify(error="unknown model"), 404
     if not isinstance(body.get("input"), dict):
         return jsonify(error="input must be an object"), 422
-    job = Job(model=body["model"], input=body["input"])
+    webhook = body.get("webhook") or {}
+    if not isinstance(webhook, dict) or not isinstance(webhook.get("url"), str | None):
+        return jsonify(error="webhook must be an object with a url"), 422
+    job = Job(model=body["model"], input=body["input"], webhook=webhook.get("url"))
     with Session.begin() as session:
         session.add(job)
     run.delay(job.id)

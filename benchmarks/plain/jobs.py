@@ -31,6 +31,7 @@ class Job(Base):
     input: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(default="queued")
     result: Mapped[dict[str, Any] | None]
+    webhook: Mapped[str | None]
     created_at: Mapped[float] = mapped_column(default=time.time)
     finished_at: Mapped[float | None]
 

@@ -121,8 +121,9 @@ class MemoryOutbox:
                 for each in nsmallest(most, due, key=lambda delivery: (delivery.next_at or 0, delivery.id)):
                     claimed.append(self._change(each, token=token, next_at=until))
                     self._senders[each.id] = sender
-                if target in self._circuits:
-                    self._circuits[target] = replace(self._circuits[target], open_until=until)
+                circuit = self._circuits.get(target)
+                if circuit is not None and circuit.probing:
+                    self._circuits[target] = replace(circuit, open_until=until)
         return sorted(claimed, key=lambda delivery: (delivery.at, delivery.id))
 
     def _claimable(self, delivery: Delivery) -> bool:

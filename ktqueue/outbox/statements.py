@@ -13,7 +13,7 @@ from ktqueue.sql.clock import db_now
 from ktqueue.sql.dialects import UpdateEach, among, insert_new
 from ktqueue.sql.tables import deliveries, delivery_attempts, in_state, webhook_circuits, webhook_endpoints
 from ktqueue.webhook import DeliveryState, EventType
-from ktqueue.webhook_policy import Circuit
+from ktqueue.webhook_policy import OPENS_AFTER, Circuit
 
 DELIVERY = tuple(deliveries.c[field.name] for field in fields(Delivery))
 """The columns of `deliveries` in the order of Delivery's fields; so are the next three."""
@@ -102,7 +102,7 @@ FORGET_CIRCUITS = sa.delete(webhook_circuits).where(_circuits_of)
 KEEP_CIRCUIT = sa.insert(webhook_circuits)
 HOLD_CIRCUIT = (
     sa.update(webhook_circuits)
-    .where(_circuits_of)
+    .where(_circuits_of, sa.or_(webhook_circuits.c.failures >= OPENS_AFTER, webhook_circuits.c.open_until > 0))
     .values(open_until=db_now() + sa.bindparam("lease_ms", type_=sa.BigInteger))
 )
 

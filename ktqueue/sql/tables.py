@@ -183,11 +183,12 @@ _partial("jobs_deadline", jobs.c.deadline_at.is_not(None) & jobs.c.finished_at.i
 # Lists, newest first.
 _partial("jobs_finished", jobs.c.finished_at.is_not(None), jobs.c.state, jobs.c.id)
 sa.Index("jobs_model", jobs.c.model, jobs.c.id)
-# What is to be told, receiver by receiver; what failed, to be replayed; lists, newest first.
+# What is to be told, receiver by receiver; what a sender holds; what failed, to be replayed; lists, newest first.
 _partial(
     "deliveries_pending",
     in_state(DeliveryState.PENDING),
     *(deliveries.c[name] for name in ("target", "next_at", "id")),
 )
+_partial("deliveries_held", deliveries.c.token.is_not(None), deliveries.c.sender)
 _partial("deliveries_failed", in_state(DeliveryState.FAILED), deliveries.c.endpoint, deliveries.c.id)
 sa.Index("deliveries_endpoint", deliveries.c.endpoint, deliveries.c.id)

@@ -54,11 +54,13 @@ def upgrade() -> None:
         sa.CheckConstraint("(next_at IS NOT NULL) = (state = 'pending')", name="deliveries_due"),
     )
     pending, failed = sa.text("state = 'pending'"), sa.text("state = 'failed'")
+    held = sa.text("token IS NOT NULL")
     columns = ["target", "next_at", "id"]
     op.create_index("deliveries_pending", "deliveries", columns, sqlite_where=pending, postgresql_where=pending)
     columns = ["endpoint", "id"]
     op.create_index("deliveries_failed", "deliveries", columns, sqlite_where=failed, postgresql_where=failed)
     op.create_index("deliveries_endpoint", "deliveries", columns)
+    op.create_index("deliveries_held", "deliveries", ["sender"], sqlite_where=held, postgresql_where=held)
     op.create_table(
         "delivery_attempts",
         sa.Column("delivery_id", sa.BigInteger(), primary_key=True),

@@ -26,9 +26,9 @@ LEASE_S, GRACE_S = 8.0, 5.0
 
 
 def chosen(only: str) -> tuple[str, ...]:
-    """The kinds of faults that ``only`` names, whole or by their verbs: ``stop,kill child``."""
+    """The kinds of faults that ``only`` names, whole or by their first words: ``stop,kill child``."""
     words = {word.strip() for word in only.split(",") if word.strip()}
-    kinds = tuple(kind for kind in WEIGHTS if not words or kind in words or kind.split()[0] in words)
+    kinds = tuple(kind for kind in WEIGHTS if not words or any(f"{kind} ".startswith(f"{word} ") for word in words))
     if not kinds:
         raise click.BadParameter(f"there are: {', '.join(WEIGHTS)}", param_hint="--only")
     return kinds
@@ -37,6 +37,7 @@ def chosen(only: str) -> tuple[str, ...]:
 @click.command()
 @click.option("--seconds", default=120.0, show_default=True, help="At least so long.")
 @click.option("--kills", default=0, help="And until so many SIGKILLs of workers and their children.")
+@click.option("--sender-kills", default=0, help="And until so many SIGKILLs of senders of webhooks.")
 @click.option("--seed", default=7, show_default=True, help="Makes schedule and orders, not how they interleave.")
 @click.option("--only", default="", help="Only these faults: 'kill', 'kill child', 'stop', 'flushall', ….")
 @click.option("--parked", default=0, help="Jobs that wait all the time in a lane that does not move.")
@@ -50,13 +51,14 @@ def main(
     only: str,
     parked: int,
     *,
+    sender_kills: int,
     postgres: bool,
     baseline: bool,
     out: Path | None,
 ) -> None:
     """Torment a stack of its own; the exit status is 1 if any of its promises was broken."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    plan = Plan(seed, seconds, kills, chosen(only), parked=parked)
+    plan = Plan(seed, seconds, kills, chosen(only), parked=parked, sender_kills=sender_kills)
     where = out or Path(mkdtemp(prefix="ktq-chaos-"))
     where.mkdir(parents=True, exist_ok=True)
     trials = [tried(where, plan, ours.distributed if postgres else ours.embedded)]

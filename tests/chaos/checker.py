@@ -1,4 +1,4 @@
-"""What a history must not hold. Pure, and it knows only what clients saw.
+"""What a history must not hold. Pure, and it knows only what clients saw, and receivers of webhooks.
 
 Each rule takes a history and gives the violations it finds, each with its evidence.
 """
@@ -7,64 +7,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 from ktqueue.events.base import END, REQUEUED
+from tests.chaos import told
 from tests.chaos.history import History, Job, Operation, Order
+from tests.chaos.known import ACCEPTED, Known, Violation
 
-ACCEPTED = frozenset({200, 202})
 BLAMELESS = frozenset({"engine_crashed", "lease_lost"})
 """How a job fails that asked for no such thing: reported, but not lost."""
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """``job`` is the id of the job it is about, or the key."""
-
-    rule: str
-    job: str
-    evidence: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """One job in the answer to one operation."""
-
-    job: Job
-    operation: Operation
-
-    def __str__(self) -> str:
-        job, operation = self.job, self.operation
-        what = f"{job.state} {job.error or ''} attempt={job.attempt} finished_at={job.finished_at} result={job.result}"
-        return f"{operation.kind} by {operation.client} at {operation.began:.3f}-{operation.ended:.3f}: {what}"
-
-
-class Known:
-    """A history, sorted by job."""
-
-    def __init__(self, history: History) -> None:
-        self.orders = history.orders
-        self.operations = history.operations
-        self.actions = history.actions
-        self.accepted: dict[str, Operation] = {}
-        self.sightings: dict[str, list[Sighting]] = defaultdict(list)
-        self.follows: dict[str, list[Operation]] = defaultdict(list)
-        for operation in history.operations:
-            if operation.kind == "submit" and operation.status in ACCEPTED and operation.job_id:
-                self.accepted.setdefault(operation.job_id, operation)
-            if operation.kind == "follow" and operation.job_id:
-                self.follows[operation.job_id].append(operation)
-            for job in operation.jobs:
-                self.sightings[job.id].append(Sighting(job, operation))
-
-    def order_of(self, job_id: str) -> Order | None:
-        """What was asked for, told by the number in the job's input."""
-        return next((self.orders.get(sighting.job.number) for sighting in self.sightings[job_id]), None)
-
-    def ends(self, job_id: str) -> list[Sighting]:
-        """The sightings of it as ended."""
-        return [sighting for sighting in self.sightings[job_id] if sighting.job.terminal]
 
 
 def check(history: History) -> list[Violation]:
@@ -244,4 +195,5 @@ RULES: tuple[Callable[[Known], Iterator[Violation]], ...] = (
     doubled,
     events_with_holes,
     refused,
+    *told.RULES,
 )

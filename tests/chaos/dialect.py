@@ -20,16 +20,20 @@ class Dialect(Protocol):
 
 
 class Ours:
-    """``/api/v1``."""
+    """``/api/v1``. ``hook`` is the URL that jobs name as their webhook."""
 
     jobs = "/api/v1/jobs"
+
+    def __init__(self, hook: str = "") -> None:
+        self.hook = hook
 
     def document(self, order: Order) -> dict[str, Any]:
         """The body of a submit."""
         params: dict[str, Any] = {"delay_ms": order.delay_ms}
         if order.fail is not None:
             params["fail"] = order.fail
-        return {"model": "echo", "input": order.input, "params": params}
+        webhook = {"webhook": {"url": self.hook, "events": list(order.webhook)}} if order.webhook and self.hook else {}
+        return {"model": "echo", "input": order.input, "params": params, **webhook}
 
     def job(self, body: Any) -> Job:
         """A job from the body of an answer."""

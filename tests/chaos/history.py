@@ -26,6 +26,8 @@ class Order:
     key: str | None = None
     cancel_after_s: float | None = None
     follow: bool = False
+    webhook: tuple[str, ...] = ()
+    """The events that are to be told to the job's own webhook; none, no webhook."""
 
     @property
     def input(self) -> dict[str, Any]:
@@ -78,6 +80,28 @@ class Operation:
     """Of a follow: it was read up to the event that says that the job has ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A webhook as its receiver saw it, the last byte of it at ``at``, with the job that it tells of.
+
+    ``receiver`` is endpoint or job. ``digest`` stands for its bytes, ``flaw`` says why it does not verify, and what was
+    ``taken`` was answered with a 2xx.
+    """
+
+    receiver: str
+    event_id: str
+    at: float
+    digest: str
+    job: Job
+    flaw: str | None = None
+    taken: bool = True
+
+    @property
+    def moment(self) -> int:
+        """Where it stands among the events of its job."""
+        return int(self.event_id.rpartition("_")[2])
+
+
 @dataclass(slots=True)
 class Action:
     """What the nemesis did, and until when its effect lasted."""
@@ -94,11 +118,13 @@ class Action:
 
 @dataclass(slots=True)
 class History:
-    """Appended to by every thread; a list's append is atomic."""
+    """Appended to by every thread; a list's append is atomic. ``endpoint``: one registered for the end of every job."""
 
     orders: dict[int, Order] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
+    arrivals: list[Arrival] = field(default_factory=list)
+    endpoint: bool = False
 
     def save(self, folder: Path) -> None:
         """As JSON lines, one file a kind."""
@@ -107,9 +133,10 @@ class History:
         by_time: list[Operation] = sorted(self.operations, key=lambda each: each.began)
         _write(folder / "operations.jsonl", by_time)
         _write(folder / "actions.jsonl", self.actions)
+        _write(folder / "arrivals.jsonl", self.arrivals)
 
 
-def _write(path: Path, records: Iterable[Order | Operation | Action]) -> None:
+def _write(path: Path, records: Iterable[Order | Operation | Action | Arrival]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for record in records:
             # Not `asdict` for the whole, which copies what it holds: there are some hundred thousand operations.

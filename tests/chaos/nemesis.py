@@ -14,6 +14,7 @@ import redis.exceptions
 import sqlalchemy.exc
 
 from tests.chaos.history import TERMINAL, Action, History
+from tests.chaos.receiving import WAYS, Receiver
 from tests.chaos.recovery import Recovery
 from tests.chaos.services import Progress, Service
 from tests.support.partition import Elsewhere
@@ -27,19 +28,28 @@ WEIGHTS: Mapping[str, float] = {
     "kill api": 2,
     "kill api worker": 3,
     "kill valkey": 3,
+    "kill deliver child": 14,
+    "kill deliver": 4,
     "kill all": 1,
     "stop child": 4,
     "stop worker": 2,
     "flushall": 6,
     "term worker": 3,
+    "term deliver": 1,
+    "receiver down": 3,
     "restart valkey": 3,
     "restart postgres": 3,
     "cut worker": 5,
 }
 """How often each is drawn, relative to the others."""
 WORKER_KILLS = frozenset({"kill child", "kill worker"})
+SENDER_KILLS = frozenset({"kill deliver child", "kill deliver"})
+FAMILIES = frozenset({"worker", "child", "deliver", "deliver child"})
+"""Roles whose processes have work in hand."""
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.4, 2.6
 LONGEST_AWAY_S = 4.0
+RECEIVER_RESTS_S = 35.0
+"""A receiver is well for so long after each of its faults: a delivery that fails twice waits for five minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +73,12 @@ def schedule(seed: int, kinds: Sequence[str]) -> Iterator[Step]:
 class Nemesis:
     """Does what a schedule says to one service."""
 
-    def __init__(self, service: Service, history: History, recovery: Recovery) -> None:
+    def __init__(
+        self, service: Service, history: History, recovery: Recovery, receiver: Receiver | None = None
+    ) -> None:
         self._service = service
+        self._receiver = receiver
+        self._receiver_rests_until = 0.0
         self._history = history
         self._recovery = recovery
         self._later: list[tuple[float, Callable[[], None]]] = []
@@ -111,6 +125,8 @@ class Nemesis:
                 done = self._restart(action, role, step.share)
             case "cut":
                 done = self._cut(action, step.share)
+            case "receiver":
+                done = self._trouble_receiver(action, step.share)
             case "flushall":
                 done = self._flush(action)
             case _:
@@ -127,9 +143,10 @@ class Nemesis:
         victim = self._victim(role, share)
         if victim is None:
             return False
-        family = _family(victim) if role in {"worker", "child"} else [victim]
+        family = _family(victim) if role in FAMILIES else [victim]
         _signal(family, signal.SIGSTOP)
         held = self._held(family)
+        action.measured["carried"] = self._carried(family)
         action.began = action.ended = time.monotonic()
         action.pids = tuple(each.pid for each in family)
         _signal([victim], signal.SIGKILL)
@@ -212,6 +229,24 @@ class Nemesis:
         self._later.append((action.began + 2.0 + 1.5 * self._service.lease_s * share, heal))
         return True
 
+    def _trouble_receiver(self, action: Action, share: float) -> bool:
+        """Webhooks find nobody, are answered 500 or take long, for less than the first wait between two attempts."""
+        receiver = self._receiver
+        if receiver is None or action.began < self._receiver_rests_until:
+            return False
+        way, rest = divmod(share * len(WAYS), 1)
+        action.said = WAYS[int(way)]
+        receiver.fail(action.said)
+        ends_at = action.began + 1.0 + (LONGEST_AWAY_S - 1.0) * rest
+        self._receiver_rests_until = ends_at + RECEIVER_RESTS_S
+
+        def mend() -> None:
+            receiver.mend()
+            action.ended = time.monotonic()
+
+        self._later.append((ends_at, mend))
+        return True
+
     def _flush(self, action: Action) -> bool:
         """Redis forgets everything."""
         try:
@@ -227,6 +262,12 @@ class Nemesis:
             return self._service.held([each.pid for each in family])
         except sqlalchemy.exc.DBAPIError:
             return {}
+
+    def _carried(self, family: Sequence[psutil.Process]) -> int:
+        try:
+            return self._service.carried([each.pid for each in family])
+        except sqlalchemy.exc.DBAPIError:
+            return 0
 
     def _progress(self, held: Mapping[str, int]) -> dict[str, Progress]:
         try:

@@ -9,10 +9,12 @@ from tests.chaos.history import Order
 
 A_CLIENT = 1_000_000
 """The numbers of one client's orders begin at a multiple of this."""
+THE_END = ("job.succeeded", "job.failed", "job.cancelled", "job.expired")
+EVERYTHING = ("job.queued", "job.started", *THE_END)
 
 
 def mixed(seed: int, client: int) -> Iterator[Order]:
-    """Every kind of job, for a service that knows them: slow ones, failing, cancelled, with a key, followed."""
+    """Every kind of job, for a service that knows them: slow, failing, cancelled, with a key, followed, told of."""
     chance = random.Random(f"{seed} {client}")
     number = client * A_CLIENT
     while True:
@@ -26,6 +28,7 @@ def mixed(seed: int, client: int) -> Iterator[Order]:
             key=f"key-{seed}-{number}" if chance.random() < 0.3 else None,
             cancel_after_s=chance.uniform(0, 1.5) if chance.random() < 0.08 else None,
             follow=chance.random() < 0.1,
+            webhook=chance.choices(((), THE_END, EVERYTHING), (4, 1, 1))[0],
         )
 
 

@@ -14,8 +14,9 @@ import sqlalchemy as sa
 
 from ktqueue.embedded import socket_path
 from tests.chaos.dialect import Dialect, Ours
-from tests.chaos.services import ALWAYS, Progress, Role, Service
+from tests.chaos.services import ALWAYS, WEBHOOKS, Progress, Role, Service
 from tests.support import servers
+from tests.support.mailbox import HOST
 from tests.support.partition import Elsewhere, Place, elsewhere
 from tests.support.stack import Stack
 
@@ -37,6 +38,7 @@ A_BODY = 10_000
 
 RUNNING = sa.text("SELECT id, claims FROM jobs WHERE state = 'running' AND worker LIKE '%:' || :pid || ':%'")
 """A worker is named ``host:pid:start:machine``."""
+CARRIED = sa.text("SELECT count(*) FROM deliveries WHERE token IS NOT NULL AND sender LIKE '%:' || :pid || ':%'")
 PROGRESS = sa.text("SELECT id, state, claims FROM jobs WHERE id IN :ids").bindparams(
     sa.bindparam("ids", expanding=True)
 )
@@ -48,13 +50,14 @@ class Ktqueue(Service):
     """``ktqueue up``, and perhaps a second worker."""
 
     name = "ktqueue"
-    dialect: Dialect = Ours()
     roles: Mapping[str, Role] = {
         "api": Role("-m api"),
         "api worker": Role("-m api", below=True),
         "worker": Role("-m worker lane echo"),
         "child": Role("-m worker lane echo", below=True),
         "light": Role("-m worker light"),
+        "deliver": Role("-m worker deliver"),
+        "deliver child": Role("-m worker deliver", below=True),
         "beat": Role("-m worker beat"),
         "valkey": Role("valkey-server"),
     }
@@ -63,6 +66,7 @@ class Ktqueue(Service):
 
     def __init__(self, stack: Stack, database_url: str, redis_url: str, *, lease_s: float, grace_s: float) -> None:
         super().__init__(stack.port, redis_url, lease_s=lease_s, grace_s=grace_s)
+        self.dialect: Dialect = Ours()
         self.stack = stack
         self.second_worker: int | None = None
         self._database = sa.create_engine(database_url, pool_pre_ping=True)
@@ -71,7 +75,7 @@ class Ktqueue(Service):
         """What this arrangement allows."""
         kills = {f"kill {role}" for role in KILLS | (set() if self.outside else {"valkey"})}
         restarts = {f"restart {server}" for server in self.outside}
-        return ALWAYS | kills | restarts | ({"cut worker"} if isinstance(self.place, Elsewhere) else set())
+        return ALWAYS | WEBHOOKS | kills | restarts | ({"cut worker"} if isinstance(self.place, Elsewhere) else set())
 
     def supervisors(self) -> list[int]:
         """That of `ktqueue up`, and that of the second worker."""
@@ -88,6 +92,11 @@ class Ktqueue(Service):
             for pid in pids:
                 found |= {row.id: row.claims for row in connection.execute(RUNNING, {"pid": str(pid)})}
         return found
+
+    def carried(self, pids: Sequence[int]) -> int:
+        """By what their rows say."""
+        with self._database.connect() as connection:
+            return sum(connection.execute(CARRIED, {"pid": str(pid)}).scalar_one() for pid in pids)
 
     def progress(self, ids: Sequence[str]) -> dict[str, Progress]:
         """What their rows say."""
@@ -184,4 +193,5 @@ def _settings(lease_s: float, grace_s: float) -> dict[str, str]:
         "KTQ_LEASE_SECONDS": str(lease_s),
         "KTQ_HEARTBEAT_SECONDS": str(lease_s / 4),
         "KTQ_GRACE_SECONDS": str(grace_s),
+        "KTQ_WEBHOOK_ALLOW": HOST,
     }

@@ -7,10 +7,11 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from tests.chaos.checker import ACCEPTED, Known, Violation, check, innocent_failures
+from tests.chaos.checker import check, innocent_failures
 from tests.chaos.history import Action, Operation
-from tests.chaos.nemesis import WORKER_KILLS
-from tests.chaos.trial import Trial, kills
+from tests.chaos.known import ACCEPTED, Known, Violation
+from tests.chaos.nemesis import SENDER_KILLS, WORKER_KILLS
+from tests.chaos.trial import Trial, kills, sender_kills
 
 SHOWN = 20
 """Violations told in full; all are counted."""
@@ -70,18 +71,32 @@ def _kills(verdict: Verdict) -> str:
     return ", ".join(f"{kind} {number}" for kind, number in sorted(counted.items()))
 
 
+def _webhooks(verdict: Verdict) -> str:
+    arrivals = verdict.trial.history.arrivals
+    taken = [(each.receiver, each.event_id) for each in arrivals if each.taken]
+    events, lost = len(set(taken)), verdict.count("webhook lost")
+    return f"{events}, {len(taken) - events} arrivals more than once, {len(arrivals) - len(taken)} refused, {lost} lost"
+
+
+def _sender_kills(verdict: Verdict) -> str:
+    carried = [each for each in verdict.measured("carried", tuple(SENDER_KILLS)) if each]
+    return f"{sender_kills(verdict.trial.history)}, {len(carried)} of them with {sum(carried):.0f} deliveries in hand"
+
+
 def _stops(verdict: Verdict) -> str:
     held, taken = (verdict.measured(name, ("stop child", "stop worker")) for name in ("held", "taken over"))
     return f"{len(held)}, with {sum(held):.0f} jobs in hand, {sum(taken):.0f} of them taken over meanwhile"
 
 
 def _terms(verdict: Verdict) -> str:
-    exits = verdict.measured("exit", ("term worker",))
+    exits = verdict.measured("exit", ("term worker", "term deliver"))
     if not exits:
         return "none"
-    held = verdict.measured("held", ("term worker",))
+    held = verdict.measured("held", ("term worker", "term deliver"))
     back = [job_id for action in verdict.actions for job_id in action.undone if not verdict.was_to_fail(job_id)]
-    return f"{len(exits)}, most held {max(held):.0f}, given back {len(back)}, longest exit {max(exits):.1f} s"
+    return (
+        f"{len(exits)}, most held {max(held, default=0):.0f}, given back {len(back)}, longest exit {max(exits):.1f} s"
+    )
 
 
 def _submits(verdict: Verdict) -> str:
@@ -106,6 +121,8 @@ ROWS: Sequence[tuple[str, Callable[[Verdict], str]]] = (
     ("jobs accepted", lambda verdict: str(len({each.job_id for each in _accepted(verdict)}))),
     ("faults", _kills),
     ("kills of workers and their children", lambda verdict: str(kills(verdict.trial.history))),
+    ("kills of senders and their parents", _sender_kills),
+    ("events delivered", _webhooks),
     ("accepted and lost", lambda verdict: str(verdict.count("lost") + verdict.count("vanished"))),
     ("violations by rule", _rules),
     ("innocent jobs that failed", lambda verdict: str(len(verdict.innocent))),

@@ -19,6 +19,8 @@ from tests.support.stack import alive
 
 ALWAYS = frozenset({"stop child", "stop worker", "term worker", "flushall"})
 """Faults that any service with a worker and a broker can be put through."""
+WEBHOOKS = frozenset({"kill deliver", "kill deliver child", "term deliver", "receiver down"})
+"""Those of a service that tells webhooks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,10 @@ class Service(ABC):
     def progress(self, _ids: Sequence[str]) -> dict[str, Progress]:
         """How far these have come; to measure, as above."""
         return {}
+
+    def carried(self, _pids: Sequence[int]) -> int:
+        """How many deliveries these processes are about; to measure, as above."""
+        return 0
 
     def park(self, jobs: int) -> None:
         """Leave that many jobs waiting in a lane that does not move; for a service that has such a thing."""

@@ -8,7 +8,7 @@ import pytest
 
 from ktqueue.events.base import END, REQUEUED
 from tests.chaos.checker import check, innocent_failures
-from tests.chaos.history import Action, History, Job, Operation, Order, Seen
+from tests.chaos.history import Action, Arrival, History, Job, Operation, Order, Seen
 
 ORDER = Order(1, follow=True)
 QUEUED = Job("job_a", 1, "queued", attempt=0)
@@ -17,6 +17,10 @@ DONE = Job("job_a", 1, "succeeded", result=ORDER.input, attempt=1, finished_at="
 CANCELLED = Job("job_a", 1, "cancelled", attempt=1, finished_at="12:01")
 CRASHED = Job("job_a", 1, "failed", error="engine_crashed", attempt=3, finished_at="12:02")
 EVENTS = (Seen(0, 1, "queued"), Seen(1, 0, "running"), Seen(1, END, "succeeded"))
+BEGAN = Arrival("job", "evt_a_1000000", 1.0, "began", RUNNING)
+TOLD = Arrival("job", "evt_a_1001000", 2.0, "told", DONE)
+ALSO = replace(TOLD, receiver="endpoint")
+HOOKED = replace(ORDER, webhook=("job.started", "job.succeeded"))
 RETRIED = (*EVENTS[:2], Seen(1, REQUEUED, "queued"), Seen(2, 0, "running"), Seen(2, END, "succeeded"))
 
 
@@ -156,6 +160,64 @@ def test_a_reader_who_never_hears_the_end_is_found() -> None:
 
 def test_two_readers_who_are_told_different_things_are_found() -> None:
     assert violated(submit(0), poll(1, DONE), follow(*EVENTS), follow(*RETRIED)) == {"events"}
+
+
+def told(*arrivals: Arrival, actions: tuple[Action, ...] = (), seen: tuple[Operation, ...] = ()) -> set[str]:
+    """What is violated where a job's own webhook and an endpoint are to be told of its end, seen at 3."""
+    operations = [submit(0), *(seen or (poll(3, DONE),))]
+    history = History({1: HOOKED}, operations, list(actions), list(arrivals), endpoint=True)
+    return {violation.rule for violation in check(history)}
+
+
+def test_what_is_told_twice_with_the_same_bytes_is_well_told() -> None:
+    assert told(BEGAN, TOLD, replace(TOLD, at=2.5), replace(BEGAN, at=2.7), ALSO) == set()
+    assert told(BEGAN, TOLD, ALSO, seen=(poll(1.5, RUNNING, took=9), poll(3, DONE))) == set()
+
+
+@pytest.mark.parametrize(
+    "arrivals",
+    [(), (TOLD,), (ALSO,), (TOLD, replace(ALSO, taken=False)), (replace(BEGAN, receiver="endpoint"), TOLD)],
+)
+def test_an_end_that_somebody_is_never_told_of_is_found(arrivals: tuple[Arrival, ...]) -> None:
+    assert told(*arrivals) == {"webhook lost"}
+
+
+def test_who_is_to_be_told_of_nothing_may_hear_nothing() -> None:
+    assert violated(submit(0), poll(1, DONE), order=HOOKED) == {"webhook lost"}
+    assert violated(submit(0), poll(1, DONE)) == set()
+
+
+@pytest.mark.parametrize("other", [replace(TOLD, digest="other", at=2.5), replace(ALSO, digest="other", at=2.5)])
+def test_an_event_whose_bytes_change_is_found(other: Arrival) -> None:
+    assert told(TOLD, ALSO, other) == {"payload changed"}
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        (poll(2.1, RUNNING), poll(3, DONE)),
+        (poll(3, replace(DONE, finished_at="12:03")),),
+        (poll(1, CANCELLED),),
+    ],
+)
+def test_an_end_that_is_told_before_it_is_one_is_found(seen: tuple[Operation, ...]) -> None:
+    assert "told before commit" in told(TOLD, ALSO, seen=seen)
+
+
+def test_a_webhook_about_a_job_that_nobody_saw_is_found() -> None:
+    ghost = replace(TOLD, event_id="evt_b_1001000", job=replace(DONE, id="job_b"))
+    assert told(TOLD, ALSO, ghost) == {"told before commit"}
+
+
+def test_events_that_come_out_of_order_are_found_unless_the_receiver_failed() -> None:
+    late = replace(BEGAN, at=2.5)
+    assert told(late, TOLD, ALSO) == {"out of order"}
+    assert told(late, TOLD, ALSO, actions=(Action("receiver down", 1.0, 1.5),)) == set()
+    assert told(late, TOLD, ALSO, actions=(Action("receiver down", 3.0, 4.0),)) == {"out of order"}
+
+
+def test_a_webhook_that_does_not_verify_is_found() -> None:
+    assert told(TOLD, replace(ALSO, flaw="no signature fits")) == {"bad signature"}
 
 
 @pytest.mark.parametrize("status", [None, 429, 500, 503])

@@ -12,25 +12,28 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from tests.chaos import orders
-from tests.chaos.checker import ACCEPTED
 from tests.chaos.clients import Client, Follower, Notes
 from tests.chaos.dialect import Ours
 from tests.chaos.history import History
-from tests.chaos.nemesis import WORKER_KILLS, Nemesis, schedule
+from tests.chaos.known import ACCEPTED
+from tests.chaos.nemesis import SENDER_KILLS, WORKER_KILLS, Nemesis, schedule
+from tests.chaos.receiving import await_the_told, receiving
 from tests.chaos.recovery import Recovery
 from tests.chaos.services import Service
 from tests.support.stack import until
 
 PEACE_S = 60.0
 """Within so long after the last fault every job must have ended."""
+TOLD_S = 90.0
+"""Within so long after the last job has ended all that is to be told must have arrived: two waits of a circuit's."""
 LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``seconds`` and ``kills`` of workers are both reached before a trial ends. ``kinds``: the faults to draw from.
+    """``seconds``, ``kills`` of workers and those of senders are all reached before a trial ends.
 
-    ``parked``: so many jobs wait all the time, in a lane that does not move.
+    ``kinds``: the faults to draw from. ``parked``: so many jobs wait all the time, in a lane that does not move.
     """
 
     seed: int
@@ -38,6 +41,7 @@ class Plan:
     kills: int
     kinds: tuple[str, ...]
     parked: int = 0
+    sender_kills: int = 0
     clients: int = 8
     followers: int = 3
 
@@ -60,29 +64,40 @@ def run(service: Service, plan: Plan) -> Trial:
     if plan.parked:
         service.park(plan.parked)
     began = time.monotonic()
-    with _measured(service) as recovery, _followers(service, plan, trial.history) as to_follow:
-        with _clients(service, plan, trial.history, to_follow):
-            time.sleep(1.0)  # so that there is something to lose
-            trial.before_mb = service.memory_mb()
-            _torment(service, plan, trial.history, recovery, began + plan.seconds)
-        until(service.ready, f"{service.name}, ready again", PEACE_S)
-        _last_look(service, trial.history)
+    with receiving(service, trial.history) as receiver:
+        with _measured(service) as recovery, _followers(service, plan, trial.history) as to_follow:
+            with _clients(service, plan, trial.history, to_follow):
+                time.sleep(1.0)  # so that there is something to lose
+                trial.before_mb = service.memory_mb()
+                nemesis = Nemesis(service, trial.history, recovery, receiver)
+                _torment(nemesis, service, plan, began + plan.seconds)
+            until(service.ready, f"{service.name}, ready again", PEACE_S)
+            _last_look(service, trial.history)
+        await_the_told(trial.history, TOLD_S)
     trial.after_mb = service.memory_mb()
     trial.seconds = time.monotonic() - began
     return trial
 
 
-def _torment(service: Service, plan: Plan, history: History, recovery: Recovery, ends_at: float) -> None:
+def _torment(nemesis: Nemesis, service: Service, plan: Plan, ends_at: float) -> None:
     possible = service.kinds()
     steps = (step for step in schedule(plan.seed, plan.kinds) if step.kind in possible)
-    Nemesis(service, history, recovery).run(
-        steps, lambda so_far: time.monotonic() >= ends_at and kills(so_far) >= plan.kills
-    )
+
+    def enough(so_far: History) -> bool:
+        killed = kills(so_far) >= plan.kills and sender_kills(so_far) >= plan.sender_kills
+        return killed and time.monotonic() >= ends_at
+
+    nemesis.run(steps, enough)
 
 
 def kills(history: History) -> int:
     """How many times a worker or its child was killed."""
     return sum(action.kind in WORKER_KILLS for action in history.actions)
+
+
+def sender_kills(history: History) -> int:
+    """How many times a sender of webhooks or its parent was killed."""
+    return sum(action.kind in SENDER_KILLS for action in history.actions)
 
 
 @contextmanager

@@ -333,6 +333,14 @@ def test_a_target_whose_circuit_is_open_is_left_alone(both: Both) -> None:
     assert TARGET in [each.target for each in both.outbox.due_targets()]
 
 
+def test_a_target_that_failed_now_and_then_is_not_held_up(both: Both) -> None:
+    both.job(EventType.JOB_QUEUED)
+    both.job(EventType.JOB_QUEUED)
+    both.outbox.settle([], {TARGET: Circuit(failures=4, failing_since=both.outbox.now(), open_until=0)})
+    assert len(both.outbox.claim({TARGET: 1}, token="s", sender="me", lease_ms=10_000)) == 1
+    assert [each.target for each in both.outbox.due_targets()] == [TARGET]
+
+
 def test_an_endpoint_that_is_disabled_gives_up_what_is_pending(both: Both) -> None:
     endpoint = both.endpoint(EventType.JOB_QUEUED)
     job = both.job(EventType.JOB_QUEUED)

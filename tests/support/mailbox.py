@@ -93,7 +93,9 @@ class Mailbox:
         return [arrival for arrival in list(self.arrivals) if arrival.path == path]
 
     def come_back(self) -> None:
-        """Listen."""
+        """Listen again, or for the first time."""
+        if self._server is not None:
+            return
         server = ThreadingHTTPServer((HOST, 0), partial(_Handler, self), bind_and_activate=False)
         server.socket.close()
         server.socket, server.daemon_threads, server.request_queue_size = self._socket, True, 512
@@ -120,7 +122,7 @@ class Mailbox:
 
     def flaw(self, path: str, headers: dict[str, str], body: bytes) -> str | None:
         """What is wrong with a request."""
-        now = time.time()  # noqa: TID251 - how old a request may be is measured on the receiver's own clock
+        now = time.time()
         try:
             verify(headers, body, secrets=[self._secrets.get(path, self._default_secret)], now=now)
             verify(headers, body, secrets=(), public_keys=self._public_keys, now=now)

@@ -142,6 +142,18 @@ def test_a_circuit_opens_after_five_failures_and_closes_after_one_success(post: 
     assert len(post.round()) == 4, "closed"
 
 
+def test_many_failures_at_once_open_a_circuit_for_seconds_not_for_minutes(post: Post) -> None:
+    many = post.sender("many", most_each=16)
+    for _ in range(20):
+        post.ended()
+    taken = many.claim(100, {}, "t")
+    assert len(taken) == 16
+    for dispatch in taken:
+        many.settle([(dispatch, BAD)])
+    post.scene.clock.ms += 5 * SECOND
+    assert len(many.claim(100, {}, "t")) == 1, "one probe"
+
+
 def test_a_dead_receiver_takes_no_place_from_the_others(post: Post) -> None:
     for number in range(40):
         post.ended("https://dead.example:443/hook")

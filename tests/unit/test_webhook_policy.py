@@ -45,7 +45,7 @@ def test_the_schedule_is_the_published_one() -> None:
 def test_pauses_double_up_to_a_bound() -> None:
     circuit, pauses = None, []
     for _ in range(OPENS_AFTER + 10):
-        circuit = after_failure(circuit, BAD, now=1_000)
+        circuit = after_failure(circuit, BAD, now=1_000, probe=circuit is not None and circuit.probing)
         pauses.append(max(0, circuit.open_until - 1_000))
     assert pauses[: OPENS_AFTER - 1] == [0] * (OPENS_AFTER - 1)
     assert pauses[OPENS_AFTER - 1 : OPENS_AFTER + 2] == [FIRST_PAUSE_MS, 2 * FIRST_PAUSE_MS, 4 * FIRST_PAUSE_MS]
@@ -56,7 +56,7 @@ def test_pauses_double_up_to_a_bound() -> None:
 def test_a_pause_never_ends_in_the_past_and_is_never_for_ever(
     failures: int, now: int, asked: int | None, status: int | None
 ) -> None:
-    circuit = after_failure(Circuit(failures, 5, 0), Answer(status, None, 1, retry_after_s=asked), now)
+    circuit = after_failure(Circuit(failures, 5, 0), Answer(status, None, 1, retry_after_s=asked), now, probe=True)
     assert circuit.failures == failures + 1
     assert circuit.failing_since == 5
     assert circuit.open_until == 0 or now < circuit.open_until <= now + DAY
@@ -66,6 +66,19 @@ def test_who_asks_for_time_is_given_it_at_once() -> None:
     assert after_failure(None, Answer(429, None, 1), now=7).open_until == 7 + FIRST_PAUSE_MS
     assert after_failure(None, Answer(503, None, 1, retry_after_s=60), now=7).open_until == 7 + 60_000
     assert after_failure(None, BAD, now=7) == Circuit(1, 7, 0)
+
+
+def test_what_was_under_way_when_a_circuit_opened_does_not_prolong_it() -> None:
+    opened = Circuit(OPENS_AFTER, 5, 1_000 + FIRST_PAUSE_MS)
+    assert after_failure(opened, BAD, now=1_001) == opened
+    assert after_failure(opened, Answer(429, None, 1), now=1_001) == opened
+    asked = after_failure(opened, Answer(503, None, 1, retry_after_s=60), now=1_001)
+    assert asked == Circuit(OPENS_AFTER, 5, 61_001)
+
+
+def test_a_probe_that_fails_opens_a_circuit_again_whatever_opened_it() -> None:
+    circuit = after_failure(Circuit(1, 5, 900), BAD, now=1_000, probe=True)
+    assert circuit == Circuit(2, 5, 1_000 + FIRST_PAUSE_MS)
 
 
 def test_only_days_of_failure_are_hopeless() -> None:
