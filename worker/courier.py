@@ -79,6 +79,10 @@ class Courier:
         """Deliver until nothing is due; how many requests were made. Raises StoreUnavailable while nothing is held."""
         return self._loop.run_until_complete(self._drain())
 
+    def close(self) -> None:
+        """Let go of the loop, between two drains; there can be no further one."""
+        self._loop.close()
+
     async def _drain(self) -> int:
         token = uuid.uuid4().hex
         sent = 0

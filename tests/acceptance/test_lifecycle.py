@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def test_ending_the_supervisor_leaves_nothing_behind(tmp_path: Path, number: sig
 def test_a_second_start_finds_the_earlier_jobs(tmp_path: Path) -> None:
     with running(tmp_path) as stack:
         done = stack.finished(stack.submit("echo", {"n": 1})["id"])
-        waiting = stack.submit("echo", {"n": 2}, run_at="2027-01-01T00:00:00Z")
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        waiting = stack.submit("echo", {"n": 2}, run_at=tomorrow.isoformat())
         stack.signal(signal.SIGTERM)
         stack.process.wait(15)
         stack.start()
