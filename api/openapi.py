@@ -29,7 +29,7 @@ def document(catalogue: Catalogue) -> JsonObject:
         "info": {
             "title": "ktqueue",
             "version": version("ktqueue"),
-            "description": "An inference job service: POST a job, then poll it, wait for it, follow its events, or be told.",
+            "description": "An inference job service: POST a job; poll it, follow it, or be told by webhook.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],

@@ -86,6 +86,8 @@ def _in_order(values: Mapping[str, Any]) -> _Labelled:
 NOTE = _receivers({"type": _kind, "seq": _moment, "at": _since, "progress": sa.cast(sa.null(), sa.Double)}, _given)
 """Tells of each given job what it is now; nothing twice."""
 
+ANY_ENDPOINT = "SELECT 1 FROM webhook_endpoints LIMIT 1"
+
 _progress = _number(EventType.JOB_PROGRESS)
 _told_lately = sa.exists().where(
     deliveries.c.job_id == jobs.c.id, deliveries.c.type == _progress, deliveries.c.at > db_now() - PROGRESS_MS
