@@ -10,6 +10,9 @@ MOMENTS_A_CLAIM = 1_000_000
 LAST_MOMENT = 1_000
 """Of a claim: the end comes after any progress, which is told in thousandths."""
 
+PROGRESS_MS = 5_000
+"""A job's progress is told no more often than this."""
+
 
 class EventType(IntFlag):
     """What can happen to a job. Bits, so that a set of them is one number that SQL can test."""

@@ -9,10 +9,8 @@ from threading import RLock
 
 from ktqueue.job import Job
 from ktqueue.outbox.base import Delivery, DeliveryAttempt, DeliveryQuery, DueTarget, Endpoint, Settlement
-from ktqueue.webhook import DeliveryState, Disabled, EventType, event_of, moment
+from ktqueue.webhook import PROGRESS_MS, DeliveryState, Disabled, EventType, event_of, moment
 from ktqueue.webhook_policy import Circuit
-
-PROGRESS_MS = 5_000
 
 
 class MemoryOutbox:

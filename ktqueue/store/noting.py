@@ -14,10 +14,7 @@ from ktqueue.job import JobState
 from ktqueue.sql.clock import db_now
 from ktqueue.sql.dialects import among, insert_new
 from ktqueue.sql.tables import deliveries, jobs, webhook_endpoints
-from ktqueue.webhook import LAST_MOMENT, MOMENTS_A_CLAIM, DeliveryState, EventType, event_of
-
-PROGRESS_MS = 5_000
-"""A job's progress is told no more often than this."""
+from ktqueue.webhook import LAST_MOMENT, MOMENTS_A_CLAIM, PROGRESS_MS, DeliveryState, EventType, event_of
 
 _FIELDS = (
     *("job_id", "endpoint", "seq", "type", "at", "target", "state", "attempts", "tries", "next_at"),
