@@ -11,13 +11,14 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ktqueue.errors import SecretUnreadable
 from ktqueue.job import Job
 from ktqueue.outbox.base import Delivery, DueTarget, Endpoint, Outbox, Settlement
 from ktqueue.store.base import Store
 from ktqueue.webhook import Answer, DeliveryState, Disabled, EventType, event_id
 from ktqueue.webhook_body import body_of, trial_body
 from ktqueue.webhook_policy import GONE, Circuit, after_failure, is_hopeless, next_attempt_ms
-from ktqueue.webhook_signing import Keyring, SecretUnreadable
+from ktqueue.webhook_signing import Keyring
 
 STRIDE = 16
 """So many jobs are in memory at once to be told of: each may have a result of megabytes."""

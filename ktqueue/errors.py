@@ -14,7 +14,9 @@
     ├── Unavailable             a part we depend on did not answer; safe to try again
     │   ├── StoreUnavailable    SQL
     │   └── LanesUnavailable    Redis
+    ├── NotVerified             a webhook that was received is not signed as it must be
     └── ConfigurationError      settings or models.toml are wrong; shown at start, ends the process
+        └── SecretUnreadable    no key opens a sealed secret
 
 HTTP statuses are not known here: `api/errors.py` maps them.
 """
@@ -104,3 +106,13 @@ class ConfigurationError(KtqueueError):
     """Settings or models.toml are wrong. One clear line, then a non-zero exit."""
 
     code = "configuration"
+
+
+class SecretUnreadable(ConfigurationError):
+    """None of our keys opens a secret that was stored."""
+
+
+class NotVerified(KtqueueError):
+    """A request is not from whom it says, or not from now."""
+
+    code = "not_verified"

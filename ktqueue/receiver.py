@@ -15,8 +15,9 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
+from ktqueue.errors import NotVerified
 from ktqueue.job import JsonObject
-from ktqueue.webhook_signing import NotVerified, verify
+from ktqueue.webhook_signing import verify
 
 HOST = "127.0.0.1"
 LARGEST_BODY = 4 * 1024 * 1024

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from ktqueue.errors import ConfigurationError, KtqueueError
+from ktqueue.errors import ConfigurationError, NotVerified, SecretUnreadable
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -24,16 +24,6 @@ SECRET_PREFIX, PUBLIC_PREFIX = "whsec_", "whpk_"
 SEAL_VERSION = "s1:"
 TOLERANCE_S = 300
 """How far a timestamp may be from a receiver's clock; beyond that it may be an old request that someone repeats."""
-
-
-class SecretUnreadable(ConfigurationError):
-    """None of our keys opens a secret that was stored."""
-
-
-class NotVerified(KtqueueError):
-    """A request is not from whom it says, or not from now."""
-
-    code = "not_verified"
 
 
 def new_secret() -> str:

@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from ktqueue.webhook_signing import NotVerified, verify
+from ktqueue.errors import NotVerified
+from ktqueue.webhook_signing import verify
 
 HOST = "127.0.0.1"
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from replicate.webhook import WebhookSigningSecret
 from standardwebhooks import Webhook
 
-from ktqueue.errors import ConfigurationError
-from ktqueue.webhook_signing import Keyring, NotVerified, SecretUnreadable, new_key, new_secret, verify
+from ktqueue.errors import ConfigurationError, NotVerified, SecretUnreadable
+from ktqueue.webhook_signing import Keyring, new_key, new_secret, verify
 
 EVENT = "evt_0190a8e66e5c7d1e9c3b2a1f00000000_1001000"
 BODY = json.dumps({"id": EVENT, "type": "job.succeeded", "data": {"text": "grüße \U0001f30d"}}).encode()
