@@ -14,7 +14,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from worker.engines.causal.sampling import HEAD, Draw, Sampling, draw, sampling_of
+from worker.engines.causal.drawing import HEAD, Draw, draw
+from worker.engines.causal.sampling import Sampling, sampling_of
 
 VOCABULARY = 50
 untimed = settings(deadline=None)

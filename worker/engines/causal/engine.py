@@ -10,8 +10,9 @@ import torch
 from ktqueue.batching import Rules, next_batch
 from worker.engines.base import Failed, Finished, Output, Request
 from worker.engines.causal.dense import DenseBatch, Reading
+from worker.engines.causal.drawing import draw
 from worker.engines.causal.prompt import PromptReader
-from worker.engines.causal.sampling import draw, sampling_of
+from worker.engines.causal.sampling import sampling_of
 from worker.engines.causal.sequence import Sequence, Voice
 from worker.engines.trouble import Refused, blame, is_fatal, not_finite
 

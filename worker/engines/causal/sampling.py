@@ -1,115 +1,63 @@
-"""How the next token is drawn: all rows at once, and each as if it were alone.
-
-A row's draw is one number in [0, 1) from the request's own generator, looked up in the row's cumulative
-distribution, always in the order of the vocabulary. So a seed gives the same text whoever else is in the batch, up
-to the last bits of the logits, which no batch leaves untouched.
-"""
+"""What a request wishes its tokens to be like. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-
-import torch
 
 from ktqueue.job import JsonObject
 
-COLDEST = 1e-5
-"""Below this temperature float32 overflows, and the likeliest token is all but certain anyway."""
+MOST_BIASES = 300
+"""The most tokens that one request's ``logit_bias`` can name."""
 
-EDGE = 1e-6
-"""A draw this near to 0 or 1 is moved in: out there lie tokens whose chances are less than the rounding of a sum."""
+MOST_STOP_TOKENS = 64
+"""The most ``stop_token_ids`` that one request can have."""
 
-HEAD = 1024
-"""Most nuclei (top_p) have fewer tokens than this; only where one has more is the whole vocabulary sorted."""
+MOST_TOP = 20
+"""The most ``top_logprobs`` that one request can have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """One request's wishes. ``temperature`` 0 takes the likeliest token; ``top_k`` 0 and ``top_p`` 1 limit nothing."""
+    """One request's wishes; the defaults wish for nothing but the likeliest tokens.
+
+    ``temperature`` 0 takes the likeliest token; ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 limit nothing, nor do a
+    ``repetition_penalty`` of 1 and others of 0. ``logit_bias`` has pairs of a token and what is added to its logit.
+    Before ``min_tokens`` nothing ends an answer. ``top_logprobs`` likeliest tokens are told beside each one that was
+    drawn. ``n`` is how many answers are given.
+    """
 
     max_tokens: int = 256
+    min_tokens: int = 0
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
-    seed: int | None = None
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int | None = None
     stop: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] = frozenset()
+    ignore_eos: bool = False
+    logprobs: bool = False
+    top_logprobs: int = 0
+    n: int = 1
 
 
 def sampling_of(params: JsonObject) -> Sampling:
-    """Read a job's params; what it does not say has the default."""
+    """Read a job's params, which were validated; what they do not say has the default."""
     wishes = {field.name: params[field.name] for field in fields(Sampling) if field.name in params}
-    if isinstance(stop := wishes.get("stop", ()), str):
-        stop = [stop]
-    return Sampling(**wishes | {"stop": tuple(stop)})
+    stop: str | list[str] = wishes.get("stop", [])
+    biases: Mapping[str, float] = wishes.get("logit_bias", {})
+    wishes["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    wishes["logit_bias"] = tuple((int(token), float(bias)) for token, bias in biases.items())
+    wishes["stop_token_ids"] = frozenset(wishes.get("stop_token_ids", []))
+    wishes["logprobs"] = bool(wishes.get("logprobs") or wishes.get("top_logprobs"))
+    return Sampling(**wishes)
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """What one row's draw depends on. ``uniform`` is in [0, 1); ``seen`` is the prompt and the answer so far."""
-
-    sampling: Sampling
-    uniform: float
-    seen: Sequence[int]
-
-
-@torch.inference_mode()
-def draw(logits: torch.Tensor, rows: Sequence[Draw]) -> list[int | None]:
-    """The next token of each row of (rows, vocabulary) logits; None where a row is not a number."""
-    logits = logits.float()
-    _penalise(logits, rows)
-    tokens = logits.argmax(-1)
-    sampled = [index for index, row in enumerate(rows) if row.sampling.temperature >= COLDEST]
-    if sampled:
-        tokens[sampled] = _sample(logits[sampled], [rows[index] for index in sampled])
-    # The largest of a row with a NaN is NaN.
-    healthy = logits.amax(-1).isnan().logical_not()
-    return [token if good else None for token, good in zip(tokens.tolist(), healthy.tolist(), strict=True)]
-
-
-def _penalise(logits: torch.Tensor, rows: Sequence[Draw]) -> None:
-    """Make tokens that were seen less likely (N. S. Keskar et al., "CTRL", 2019), in place."""
-    for index, row in enumerate(rows):
-        penalty = row.sampling.repetition_penalty
-        if penalty != 1.0:
-            seen = torch.tensor(sorted(set(row.seen)), device=logits.device)
-            scores = logits[index, seen]
-            logits[index, seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
-
-
-def _sample(logits: torch.Tensor, rows: Sequence[Draw]) -> torch.Tensor:
-    def column(values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, device=logits.device, dtype=logits.dtype).unsqueeze(-1)
-
-    logits = logits / column([row.sampling.temperature for row in rows])
-    _keep_top_k(logits, [row.sampling.top_k for row in rows])
-    chances = logits.softmax(-1)
-    if any(row.sampling.top_p < 1 for row in rows):
-        _keep_nucleus(chances, column([row.sampling.top_p for row in rows]))
-    cumulative = chances.double().cumsum(-1)
-    uniforms = torch.tensor([row.uniform for row in rows], device=logits.device, dtype=torch.float64)
-    targets = uniforms.clamp(EDGE, 1 - EDGE).unsqueeze(-1) * cumulative[:, -1:]
-    # Tokens of no chance add nothing, so the first to pass the target has one.
-    return torch.searchsorted(cumulative, targets, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
-
-
-def _keep_top_k(logits: torch.Tensor, limits: Sequence[int]) -> None:
-    vocabulary = logits.shape[-1]
-    limited = [index for index, limit in enumerate(limits) if 0 < limit < vocabulary]
-    if not limited:
-        return
-    counts = torch.tensor([limits[index] for index in limited], device=logits.device).unsqueeze(-1)
-    best = logits[limited].topk(int(counts.max())).values
-    floor = best.gather(-1, counts - 1)
-    logits[limited] = logits[limited].masked_fill(logits[limited] < floor, -torch.inf)
-
-
-def _keep_nucleus(chances: torch.Tensor, top_p: torch.Tensor) -> None:
-    """Zero all but the likeliest tokens that make up ``top_p`` (A. Holtzman et al., 2019), in place; one at least."""
-    head = chances.topk(min(HEAD, chances.shape[-1])).values
-    if (head.sum(-1, keepdim=True) < top_p).any():
-        head = chances.sort(descending=True).values
-    before = head.cumsum(-1) - head
-    kept = (before < top_p).sum(-1, keepdim=True).clamp(min=1)
-    chances.masked_fill_(chances < head.gather(-1, kept - 1), 0.0)
+def largest_token(sampling: Sampling) -> int:
+    """The largest token id that a request names itself, -1 if it names none: a model may not have it."""
+    return max([token for token, _ in sampling.logit_bias] + list(sampling.stop_token_ids), default=-1)

@@ -10,7 +10,8 @@ from typing import Literal
 from ktqueue.job import Usage
 from worker.engines.base import Delta, Finished, Output
 from worker.engines.causal.detokenize import TextStream
-from worker.engines.causal.sampling import Draw, Sampling
+from worker.engines.causal.drawing import Draw
+from worker.engines.causal.sampling import Sampling
 
 
 @dataclass(frozen=True, slots=True)
