@@ -13,7 +13,7 @@ _LARGEST_DIM = 256
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class Rows:
     """All rows that read, one after the other: where each one's queries and keys begin, and the most of either.
 
     ``cells``: where the keys lie that they see, new ones and old; None if the new ones are all.
@@ -31,7 +31,7 @@ class FlashReading:
 
     def begin(self, layout: Layout, block_size: int) -> None:
         """Index tensors for all layers; nothing when no row reads."""
-        self._rows = _rows(layout, block_size) if len(layout.row_lengths) > layout.decodes else None
+        self._rows = rows_of(layout, block_size) if len(layout.row_lengths) > layout.decodes else None
 
     def read(
         self,
@@ -79,7 +79,8 @@ def starts_of(lengths: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
 
 
-def _rows(layout: Layout, block_size: int) -> _Rows:
+def rows_of(layout: Layout, block_size: int) -> Rows:
+    """What the kernel wants to know of the rows that read; there is at least one."""
     first = layout.decodes
     lengths = layout.row_lengths[first:]
     news = [end - start for start, end in pairwise(layout.row_starts[first:])]
@@ -88,7 +89,7 @@ def _rows(layout: Layout, block_size: int) -> _Rows:
     if max(length - new for length, new in zip(lengths, news, strict=True)) > 0:
         cells = _cells(layout.tables[first:], layout.lengths[first:], key_starts, sum(lengths), block_size)
     # Each row that decodes has one token.
-    return _Rows(layout.starts[first:] - first, key_starts, max(news), max(lengths), cells)
+    return Rows(layout.starts[first:] - first, key_starts, max(news), max(lengths), cells)
 
 
 def _cells(

@@ -12,6 +12,8 @@ their way to their cell. So no program waits for another's write. Cells past a r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -22,6 +24,23 @@ LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 _MOST_SPLITS = 32
 # The matrix units take no less in any direction.
 _LEAST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How many keys a tile has, how many warps share a program, and how many stages its loads are spread over.
+
+    A tile's keys wait for its blocks, so that two tiles are under way from the fifth stage on.
+    """
+
+    tile: int
+    warps: int
+    stages: int
+
+
+def tiling_for(dim: int, splits: int) -> Tiling:
+    """Smaller tiles for wide heads, and where a part has few keys."""
+    return Tiling(tile=32 if dim > 128 or splits > 8 else 64, warps=4, stages=5)
 
 
 def splits_for(rows: int, kv_heads: int, processors: int) -> int:
@@ -40,6 +59,7 @@ def decode(
     *,
     block_size: int,
     splits: int,
+    tiling: Tiling,
     scale: float,
     window: int | None,
     softcap: float | None,
@@ -50,18 +70,19 @@ def decode(
     """
     rows, kv_heads = layout.decodes, key.shape[1]
     group, dim, value_dim = query.shape[1] // kv_heads, query.shape[2], value.shape[2]
-    # With one part these are not touched, but a kernel wants tensors.
+    # One part is the answer, and its weight is not wanted.
     parts = out if splits == 1 else out.new_empty(rows, query.shape[1], splits, value_dim, dtype=torch.float32)
     weights = out if splits == 1 else out.new_empty(rows, query.shape[1], splits, dtype=torch.float32)
     _decode[kv_heads, rows, splits](
-        query, key, value, pages.keys, pages.values, layout.tables, layout.lengths, layout.cells, out, parts, weights,
+        query, key, value, pages.keys, pages.values, layout.tables, layout.lengths, layout.cells, parts, weights,
         scale,
         query.stride(0), query.stride(1), key.stride(0), key.stride(1), value.stride(0), value.stride(1),
         layout.tables.stride(0),
         KV_HEADS=kv_heads, GROUP=group, QUERIES=_padded(group),
         DIM=dim, DIM_PADDED=_padded(dim),
         VALUE_DIM=value_dim, VALUE_PADDED=_padded(value_dim),
-        BLOCK=block_size, SPLITS=splits, WINDOW=window or 0, SOFTCAP=softcap or 0.0, **_tiling(dim, splits),
+        BLOCK=block_size, SPLITS=splits, WINDOW=window or 0, SOFTCAP=softcap or 0.0,
+        TILE=tiling.tile, num_warps=tiling.warps, num_stages=tiling.stages,
     )  # fmt: skip
     if splits > 1:
         _merge[rows * query.shape[1],](
@@ -74,16 +95,10 @@ def _padded(size: int) -> int:
     return max(_LEAST, 1 << (size - 1).bit_length())
 
 
-def _tiling(dim: int, splits: int) -> dict[str, int]:
-    """How many keys a tile has, and how it is worked on. Small tiles where a part has few of them."""
-    tile = 64 if dim <= 128 else 32
-    return {"TILE": tile // 2 if splits > 8 else tile, "num_warps": 4, "num_stages": 3}
-
-
 @triton.jit
 def _decode(
     query: tl.tensor, key: tl.tensor, value: tl.tensor, keys: tl.tensor, values: tl.tensor,
-    tables: tl.tensor, lengths: tl.tensor, cells: tl.tensor, out: tl.tensor, parts: tl.tensor, weights: tl.tensor,
+    tables: tl.tensor, lengths: tl.tensor, cells: tl.tensor, parts: tl.tensor, weights: tl.tensor,
     scale: tl.tensor,
     query_row: tl.tensor, query_head: tl.tensor, key_row: tl.tensor, key_head: tl.tensor,
     value_row: tl.tensor, value_head: tl.tensor, table_row: tl.tensor,
@@ -108,8 +123,8 @@ def _decode(
     )
     new_key = tl.load(key + row * key_row + head * key_head + at, mask=in_key, other=0.0)
     new_value = tl.load(value + row * value_row + head * value_head + value_at, mask=in_value, other=0.0)
-    cell = tl.load(cells + row) * KV_HEADS + head
     is_first = split == 0
+    cell = tl.load(cells + row) * KV_HEADS + head
     tl.store(keys + cell * DIM + at, new_key, mask=in_key & is_first)
     tl.store(values + cell * VALUE_DIM + value_at, new_value, mask=in_value & is_first)
 
@@ -120,18 +135,11 @@ def _decode(
         [QUERIES, VALUE_PADDED], dtype=tl.float32
     )
 
-    oldest = 0
-    if WINDOW > 0:
-        oldest = tl.maximum(past + 1 - WINDOW, 0)
-    first_tile = oldest // TILE
-    tiles = tl.cdiv(tl.cdiv(past, TILE) - first_tile, SPLITS)
-    begin = (first_tile + split * tiles) * TILE
-    end = tl.minimum(begin + tiles * TILE, past)
+    oldest = tl.maximum(past + 1 - WINDOW, 0) if WINDOW > 0 else 0
+    begin, end = _part(oldest, past, split, TILE, SPLITS)
     for start in tl.range(begin, end, TILE):
         place = start + tl.arange(0, TILE)
-        seen = place < past
-        if WINDOW > 0:
-            seen = seen & (place >= oldest)
+        seen = (place < past) & (place >= oldest)
         block = tl.load(tables + row * table_row + place // BLOCK, mask=seen, other=0).to(tl.int64)
         old = (block * BLOCK + place % BLOCK) * KV_HEADS + head
         old_keys = tl.load(keys + old[:, None] * DIM + at[None, :], mask=seen[:, None] & in_key[None, :], other=0.0)
@@ -149,20 +157,25 @@ def _decode(
 
     # A part that has nothing to read weighs nothing, and divides by nothing.
     answer = answer / tl.where(total > 0, total, 1.0)[:, None]
-    place_out = row * (KV_HEADS * GROUP) + head * GROUP + member
+    one = row * (KV_HEADS * GROUP) + head * GROUP + member
     inside = member < GROUP
-    if SPLITS == 1:
-        tl.store(
-            out + place_out[:, None] * VALUE_DIM + value_at[None, :],
-            answer.to(out.dtype.element_ty),
-            mask=inside[:, None] & in_value[None, :],
-        )
-    else:
-        part = place_out * SPLITS + split
-        tl.store(
-            parts + part[:, None] * VALUE_DIM + value_at[None, :], answer, mask=inside[:, None] & in_value[None, :]
-        )
-        tl.store(weights + part, most + tl.log2(total), mask=inside)
+    if SPLITS > 1:
+        one = one * SPLITS + split
+        tl.store(weights + one, most + tl.log2(total), mask=inside)
+    tl.store(
+        parts + one[:, None] * VALUE_DIM + value_at[None, :],
+        answer.to(parts.dtype.element_ty),
+        mask=inside[:, None] & in_value[None, :],
+    )
+
+
+@triton.jit
+def _part(oldest: tl.tensor, past: tl.tensor, split: tl.tensor, TILE: tl.constexpr, SPLITS: tl.constexpr) -> tl.tensor:
+    """From which place to which a part reads, of those from ``oldest`` on and before ``past``: whole tiles."""
+    first = oldest // TILE
+    tiles = tl.cdiv(tl.cdiv(past, TILE) - first, SPLITS)
+    begin = (first + split * tiles) * TILE
+    return begin, tl.minimum(begin + tiles * TILE, past)
 
 
 @triton.jit

@@ -7,7 +7,7 @@ import torch
 from worker.engines.causal.attention.base import Layout, Pages
 from worker.engines.causal.attention.flash import FlashReading, can_flash
 from worker.engines.causal.attention.gathered import Gathered
-from worker.engines.causal.attention.paged_decode import decode, splits_for
+from worker.engines.causal.attention.paged_decode import decode, splits_for, tiling_for
 
 
 class TritonAttention:
@@ -46,7 +46,8 @@ class TritonAttention:
             splits = splits_for(first, key.shape[1], self._processors)
             decode(
                 query, key, value, pages, self._layout, out,
-                block_size=self._block_size, splits=splits, scale=scale, window=window, softcap=softcap,
+                block_size=self._block_size, splits=splits, tiling=tiling_for(query.shape[2], splits),
+                scale=scale, window=window, softcap=softcap,
             )  # fmt: skip
         if first == len(query):
             return out
