@@ -7,7 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ktqueue.errors import ConfigurationError
 from tests.support.attention import Shape, forward
+from worker.engines.causal.attention.choose import choose
+from worker.engines.causal.attention.flash import rows_of
 from worker.engines.causal.attention.gathered import Gathered
 from worker.engines.causal.attention.reference import Reference
 
@@ -94,3 +97,46 @@ def test_queries_that_are_part_of_a_larger_tensor() -> None:
     attention.begin(made.layout, made.block_size)
     answer = attention.attend(query, key, value, made.pages, scale=0.3, window=None, softcap=None)
     assert torch.allclose(answer, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["auto", "gathered", "reference"])
+def test_what_a_cpu_gets(name: str) -> None:
+    expected = "gathered" if name == "auto" else name
+    assert choose(torch.device("cpu"), torch.float32, name).name == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "dtype", "why"),
+    [
+        ("varlen", "cpu", torch.bfloat16, "'varlen' runs on CUDA, not on cpu"),
+        ("varlen", "cuda", torch.float32, "computes in bfloat16 or float16, not in float32"),
+        ("triton", "cpu", torch.bfloat16, "'triton' "),
+        (
+            "fast",
+            "cpu",
+            torch.float32,
+            "no attention named 'fast'; there are: auto, triton, varlen, gathered, reference",
+        ),
+    ],
+)
+def test_what_can_not_be_had_is_refused_with_the_reason(wanted: str, device: str, dtype: torch.dtype, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        choose(torch.device(device), dtype, wanted)
+
+
+def test_rows_that_read_find_all_their_keys_in_order() -> None:
+    """What torch's flash attention is given on CUDA, where it is the keys of all rows one after the other."""
+    made = forward([9, 30], [(5, 0), (7, 11), (1, 3)], LLAMA)
+    rows = rows_of(made.layout, made.block_size)
+    assert rows.query_starts.tolist() == [0, 5, 12, 13]
+    assert rows.key_starts.tolist() == [0, 5, 23, 27]
+    assert (rows.most_queries, rows.most_keys) == (7, 18)
+    assert rows.cells is not None
+    places = [(row, place) for row, length in ((2, 5), (3, 18), (4, 4)) for place in range(length)]
+    tables = made.layout.tables
+    assert rows.cells.tolist() == [int(tables[row, place // 4]) * 4 + place % 4 for row, place in places]
+
+
+def test_rows_that_read_from_their_beginning_need_no_page() -> None:
+    made = forward([9], [(5, 0), (7, 0)], LLAMA)
+    assert rows_of(made.layout, made.block_size).cells is None

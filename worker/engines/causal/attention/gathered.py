@@ -10,8 +10,8 @@ import torch
 from worker.engines.causal.attention.base import Layout, Pages
 from worker.engines.causal.attention.scores import as_bias, causal_bias, weigh
 
-# Rows that decode are computed together while the shortest is at least this part of the longest.
-_ALIKE = 0.6
+# Rows that decode are computed together while the shortest sees at least this part of what the longest sees.
+_ALIKE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
