@@ -53,7 +53,8 @@ class Forward:
         answer[self.padding] = expected[self.padding] = 0
         error = (answer.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-9)
         # A GPU may add float32 up from three products of lower precision.
-        assert float(error) < max(8 * torch.finfo(answer.dtype).eps, 1e-5), f"{attention.name}: off by {float(error):.2e}"
+        most = max(8 * torch.finfo(answer.dtype).eps, 1e-5)
+        assert float(error) < most, f"{attention.name}: off by {float(error):.2e}"
         for part, other in ((pages.keys, written.keys), (pages.values, written.values)):
             assert torch.equal(torch.nan_to_num(part[1:], 7.0), torch.nan_to_num(other[1:], 7.0))
 
