@@ -7,7 +7,7 @@ from api.errors import PROBLEM
 from api.inputs import JobRequest
 from api.listing import DEFAULT_JOBS, METADATA, MOST_IDS, MOST_JOBS
 from api.operation import JOB_ID, Operation, Reply, parameter
-from api.query import LONGEST_WAIT_S
+from api.query import LONGEST_WAIT_S, MOST_TOKENS
 from api.schemas import (
     AttemptList,
     BulkLine,
@@ -22,6 +22,7 @@ from api.schemas import (
 from api.webhook_operations import WEBHOOK_OPERATIONS
 from ktqueue.bodies import JobBody
 from ktqueue.job import JobState
+from ktqueue.room import ANSWER_TOKENS, PROMPT_TOKENS
 
 EVENT_STREAM = "text/event-stream"
 TIME = {"type": "string", "format": "date-time"}
@@ -65,6 +66,18 @@ LIST_FILTERS = [
         "Most jobs on this page.",
     ),
     parameter("query", "cursor", {"type": "string"}, "`next_cursor` of the page before."),
+]
+SIZES = [
+    parameter(
+        "query",
+        name,
+        {"type": "integer", "minimum": 1, "maximum": MOST_TOKENS, "default": default},
+        f"`jobs_at_once` is told for {what} of this length.",
+    )
+    for name, default, what in (
+        ("prompt_tokens", PROMPT_TOKENS, "prompts"),
+        ("answer_tokens", ANSWER_TOKENS, "answers"),
+    )
 ]
 LAST_EVENT_ID = parameter(
     "header", "Last-Event-ID", {"type": "string", "pattern": "^[0-9]{1,9}-[0-9]{1,10}$"}, "Resume after this event."
@@ -186,7 +199,14 @@ OPERATIONS = [
         "get", "/api/v1/models", "listModels", "models", "The models", {200: Reply("All of them.", ModelList)}, (422,)
     ),
     Operation(
-        "get", "/api/v1/lanes", "listLanes", "models", "Their queues", {200: Reply("All.", LaneList)}, (422, 503)
+        "get",
+        "/api/v1/lanes",
+        "listLanes",
+        "models",
+        "Their queues, and what a slot of each holds at once",
+        {200: Reply("All.", LaneList)},
+        problems=(422, 503),
+        parameters=SIZES,
     ),
     Operation("get", "/healthz", "healthz", "health", "Is the process alive?", {200: Reply("Yes.", Health)}),
     Operation(

@@ -12,6 +12,7 @@ from api.errors import BrokenRules
 from ktqueue.times import unix_ms
 
 LONGEST_WAIT_S = 60
+MOST_TOKENS = 10_000_000
 NOTHING: MultiDict[str, str] = MultiDict()
 
 
@@ -51,6 +52,11 @@ def integer(given: MultiDict[str, str], name: str, lowest: int, highest: int, de
 def wait_seconds(given: MultiDict[str, str]) -> int:
     """The parameter ``wait``; 0 if there is none. Raises BrokenRules."""
     return integer(given, "wait", 0, LONGEST_WAIT_S, default=0)
+
+
+def tokens(given: MultiDict[str, str], name: str, default: int) -> int:
+    """How long a prompt or an answer is. Raises BrokenRules."""
+    return integer(given, name, 1, MOST_TOKENS, default)
 
 
 def instant(given: MultiDict[str, str], name: str) -> int | None:

@@ -78,6 +78,19 @@ class ModelList(TypedDict):
     next_cursor: None
 
 
+class LaneCapacity(TypedDict):
+    """What one slot of a lane holds at once."""
+
+    jobs: Annotated[int, Field(description="The most, however short they are.")]
+    cache_tokens: Annotated[
+        int | None, Field(description="Tokens that fit its cache of keys and values; null: it has none.")
+    ]
+    block_tokens: Annotated[int | None, Field(description="The cache is given out in blocks of so many tokens.")]
+    prompt_tokens: Annotated[int, Field(description="As asked for: what a prompt is taken to have.")]
+    answer_tokens: Annotated[int, Field(description="As asked for: what an answer is taken to have.")]
+    jobs_at_once: Annotated[int, Field(description="Jobs of that size that fit together; 0: not even one.")]
+
+
 class LaneBody(TypedDict):
     """The queue of one model."""
 
@@ -87,6 +100,7 @@ class LaneBody(TypedDict):
     running: int
     throughput: Annotated[float | None, Field(description="Jobs finished per second of late; null: too few to say.")]
     oldest_wait_seconds: Annotated[float | None, Field(description="How long the first in it has waited.")]
+    capacity: Annotated[LaneCapacity | None, Field(description="Of one slot; null: none has told for a day.")]
 
 
 class LaneList(TypedDict):

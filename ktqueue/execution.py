@@ -15,6 +15,7 @@ from ktqueue.history import requeued_event, terminal_event
 from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, JsonObject, Usage, Verdict, fence_of
 from ktqueue.lanes.base import Entry, Lanes
 from ktqueue.retry import Backoff, retry_at
+from ktqueue.room import Room
 from ktqueue.store.base import Store
 
 logger = logging.getLogger(__name__)
@@ -135,6 +136,13 @@ class Execution:
     def tell_progress(self, token: str, progress: Mapping[str, float]) -> None:
         """Leave word for webhooks of how far (0-1) jobs have come. Raises StoreUnavailable."""
         self._store.tell_progress(token, progress)
+
+    def tell_room(self, model: str, room: Room) -> None:
+        """Leave word of what this slot holds. Best effort: it is told again and again."""
+        try:
+            self._lanes.tell_room(model, room)
+        except LanesUnavailable as error:
+            logger.debug("nobody is told what a slot of %s holds: %s", model, error)
 
     def cancels(self, model: str, mark: str) -> tuple[list[str], str]:
         """Ids that slots of this lane should drop, asked for since ``mark``."""

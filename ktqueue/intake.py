@@ -12,8 +12,9 @@ from ktqueue.events.base import Events
 from ktqueue.gathering import Gathering
 from ktqueue.history import terminal_event
 from ktqueue.job import Attempt, Job, JobState, JsonObject, Place, Task, last_attempt, new_job_id, size_of
-from ktqueue.lanes.base import Entry, Lanes
+from ktqueue.lanes.base import Entry, Lanes, LaneView
 from ktqueue.rank import DEFAULT_PRIORITY, rank
+from ktqueue.room import Room
 from ktqueue.store.base import IdempotencyKey, JobQuery, Kept, LaneCensus, Store
 from ktqueue.webhook import Webhook
 
@@ -38,13 +39,14 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class LaneStatus:
-    """A lane as operators see it. ``rate`` is jobs finished per second of late."""
+    """A lane as operators see it. ``rate`` is jobs finished per second of late, ``room`` what one slot of it holds."""
 
     model: str
     depth: int
     running: int
     rate: float | None
     oldest_wait_s: float | None
+    room: Room | None
 
 
 class Intake:
@@ -192,18 +194,8 @@ class Intake:
         """The state of each lane. Raises StoreUnavailable, LanesUnavailable."""
         census = {lane.model: lane for lane in self._store.census()}
         now = self._store.now()
-        return [self._lane_status(model, census.get(model), now) for model in models]
-
-    def _lane_status(self, model: str, census: LaneCensus | None, now: int) -> LaneStatus:
-        view = self._lanes.view(model)
-        oldest = census.oldest_due_at if census else None
-        return LaneStatus(
-            model=model,
-            depth=view.depth,
-            running=census.running if census else 0,
-            rate=view.rate,
-            oldest_wait_s=None if oldest is None else max(0, now - oldest) / 1000,
-        )
+        views, rooms = self._lanes.views(models), self._lanes.rooms(models)
+        return [_lane_status(model, views[model], census.get(model), rooms.get(model), now) for model in models]
 
     def ping(self) -> dict[str, str]:
         """Ask what we depend on: {"database": "ok", "redis": "…what is wrong"}."""
@@ -261,3 +253,15 @@ class Intake:
         except LanesUnavailable as error:
             # The store has it, so no worker can finish the job: one that runs it learns at its next heartbeat.
             logger.debug("the cancel of %s is not announced: %s", job.id, error)
+
+
+def _lane_status(model: str, view: LaneView, census: LaneCensus | None, room: Room | None, now: int) -> LaneStatus:
+    oldest = census.oldest_due_at if census else None
+    return LaneStatus(
+        model=model,
+        depth=view.depth,
+        running=census.running if census else 0,
+        rate=view.rate,
+        oldest_wait_s=None if oldest is None else max(0, now - oldest) / 1000,
+        room=room,
+    )

@@ -24,6 +24,8 @@ PAUSE_S = 0.2
 """Between tries while a part we depend on does not answer and there is nothing else to do."""
 SUSPECTS_S = 1.0
 """How often to look for suspects."""
+ROOM_S = 10.0
+"""How often to tell, at most, what the engine holds: a Redis that was emptied has forgotten it."""
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class Runner:
         self._mark = ""
         self._apart = False
         self._look_at = 0.0
+        self._tell_room_at = 0.0
         self._step_s = 0.0
 
     def drain(self) -> int:
@@ -85,6 +88,7 @@ class Runner:
         self._progress.clear()
         self._ended.clear()
         self._execution.answer(self._model)
+        self.tell_room()
         _, self._mark = self._execution.cancels(self._model, self._mark)
         claimed = 0
         self._renew_at = self._clock() + self._heartbeat_s
@@ -104,6 +108,14 @@ class Runner:
             self._settle()
             if self._clock() >= self._renew_at:
                 self._renew(token)
+                self.tell_room()
+
+    def tell_room(self) -> None:
+        """Leave word of what the engine holds, unless that was done a moment ago. Raises nothing."""
+        now = self._clock()
+        if now >= self._tell_room_at:
+            self._execution.tell_room(self._model, self._engine.room())
+            self._tell_room_at = now + ROOM_S
 
     def _join(self, token: str) -> int:
         """Fill the engine; not while results wait for the database, which would not let us claim either."""

@@ -42,7 +42,7 @@ class Slot:
             logger.warning("%s: what the dead held is left to the sweep: %s", model, error)
         began = time.monotonic()
         engine = load(services.catalogue[model])
-        logger.info("%s: ready after %.1f s", model, time.monotonic() - began)
+        logger.info("%s: ready after %.1f s; %s", model, time.monotonic() - began, engine.room())
         self._model = model
         self._runner = Runner(
             services.execution,
@@ -54,6 +54,7 @@ class Slot:
             stopping=stopping,
             watchdog=Watchdog(settings.step_seconds),
         )
+        self._runner.tell_room()
 
     def drain(self) -> int:
         """Run the lane until it is empty; how many jobs were claimed. Ends this process if the engine broke."""

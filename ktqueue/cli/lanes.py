@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -11,9 +12,9 @@ from ktqueue.cli.app import Session, session
 from ktqueue.cli.show import compact, console, duration, emit, grid, table
 
 if TYPE_CHECKING:
-    from ktqueue.client import Client, Lane
+    from ktqueue.client import Capacity, Lane
 
-LANE = ("model", "waiting", "running", "jobs/s", "oldest waits")
+LANE = ("model", "waiting", "running", "jobs/s", "oldest waits", "a slot holds")
 
 
 @click.command()
@@ -49,29 +50,32 @@ def _local_models(session: Session) -> None:
 @click.command()
 @click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between.")
+@click.option("--prompt-tokens", type=click.IntRange(min=1), help="How long a prompt is, for what a slot holds.")
+@click.option("--answer-tokens", type=click.IntRange(min=1), help="How long an answer is.")
 @session
-def lanes(session: Session, watch: bool, interval: float) -> None:
-    """Show how much waits and runs for each model."""
+def lanes(session: Session, watch: bool, interval: float, prompt_tokens: int | None, answer_tokens: int | None) -> None:
+    """Show how much waits and runs for each model, and how many jobs one slot holds at once."""
     with session.client() as client:
+        look = partial(client.lanes, prompt_tokens=prompt_tokens, answer_tokens=answer_tokens)
         if not watch:
-            _print(client.lanes(), as_json=session.as_json)
+            _print(look(), as_json=session.as_json)
             return
         try:
-            _watch(session, client, interval)
+            _watch(session, look, interval)
         except KeyboardInterrupt:
             return
 
 
-def _watch(session: Session, client: Client, interval: float) -> None:
+def _watch(session: Session, look: Callable[[], Sequence[Lane]], interval: float) -> None:
     from rich.live import Live
 
     if session.as_json:
         while True:
-            _print(client.lanes(), as_json=True)
+            _print(look(), as_json=True)
             session.app.sleep(interval)
     with Live(console=console(), auto_refresh=False) as live:
         while True:
-            live.update(grid(LANE, _rows(client.lanes())), refresh=True)
+            live.update(grid(LANE, _rows(look())), refresh=True)
             session.app.sleep(interval)
 
 
@@ -91,9 +95,18 @@ def _rows(seen: Sequence[Lane]) -> list[tuple[object, ...]]:
             lane.running,
             None if lane.throughput is None else f"{lane.throughput:.1f}",
             duration(None if lane.oldest_wait_seconds is None else lane.oldest_wait_seconds * 1000),
+            None if lane.capacity is None else _held(lane.capacity),
         )
         for lane in seen
     ]
+
+
+def _held(capacity: Capacity) -> str:
+    """How many jobs, and of what size where that matters."""
+    if capacity.cache_tokens is None:
+        return f"{capacity.jobs_at_once} jobs"
+    size = f"{capacity.prompt_tokens:,}+{capacity.answer_tokens:,}"
+    return f"{capacity.jobs_at_once} jobs of {size} tokens, {capacity.cache_tokens:,} tokens in all"
 
 
 COMMANDS = (models, lanes)

@@ -20,12 +20,24 @@ from ktqueue.client.errors import (
     WaitTimeout,
 )
 from ktqueue.client.sync import Client
-from ktqueue.client.values import Event, Job, JobOptions, JobSpec, Lane, Model, Submitted, Webhook, WebhookOptions
+from ktqueue.client.values import (
+    Capacity,
+    Event,
+    Job,
+    JobOptions,
+    JobSpec,
+    Lane,
+    Model,
+    Submitted,
+    Webhook,
+    WebhookOptions,
+)
 from ktqueue.client.webhook_values import Delivery, DeliveryAttempt, EndpointChanges, WebhookEndpoint, WebhookKey
 
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "Capacity",
     "Client",
     "Conflict",
     "ConnectionFailed",

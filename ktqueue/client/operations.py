@@ -125,9 +125,14 @@ class Operations:
         """The models the server offers."""
         return (await self._sender.call(Request("GET", "/api/v1/models"))).values(Model)
 
-    async def lanes(self) -> Sequence[Lane]:
-        """How much waits and runs in the lane of each model."""
-        return (await self._sender.call(Request("GET", "/api/v1/lanes"))).values(Lane)
+    async def lanes(self, *, prompt_tokens: int | None = None, answer_tokens: int | None = None) -> Sequence[Lane]:
+        """How much waits and runs in the lane of each model, and what a slot of it holds at once.
+
+        That is told for prompts and answers of so many tokens; the server chooses where none are given.
+        """
+        query = [("prompt_tokens", str(prompt_tokens))] if prompt_tokens is not None else []
+        query += [("answer_tokens", str(answer_tokens))] if answer_tokens is not None else []
+        return (await self._sender.call(Request("GET", "/api/v1/lanes", query=query))).values(Lane)
 
     # --- waiting ---
 

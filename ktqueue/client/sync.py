@@ -88,9 +88,9 @@ class Client:
         """The models the server offers."""
         return run(self._operations.models())
 
-    def lanes(self) -> Sequence[Lane]:
-        """How much waits and runs in the lane of each model."""
-        return run(self._operations.lanes())
+    def lanes(self, *, prompt_tokens: int | None = None, answer_tokens: int | None = None) -> Sequence[Lane]:
+        """How much waits and runs in the lane of each model, and what a slot of it holds at once."""
+        return run(self._operations.lanes(prompt_tokens=prompt_tokens, answer_tokens=answer_tokens))
 
     def wait(self, job: Job | str, timeout: float | None = None) -> Job:
         """The job once it has ended, however it ended. Raises WaitTimeout after ``timeout`` seconds."""

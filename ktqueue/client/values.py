@@ -153,6 +153,18 @@ class Model(Value):
     limits: Limits
 
 
+class Capacity(Value):
+    """What one slot holds at once: ``jobs`` at most, ``jobs_at_once`` of them with prompts and answers so long."""
+
+    jobs: int
+    cache_tokens: int | None = None
+    """Tokens that fit its cache of keys and values, in blocks of ``block_tokens``; None for an engine without one."""
+    block_tokens: int | None = None
+    prompt_tokens: int
+    answer_tokens: int
+    jobs_at_once: int
+
+
 class Lane(Value):
     """The queue of one model: how many jobs wait and run, how many end per second, how long the first has waited."""
 
@@ -161,6 +173,8 @@ class Lane(Value):
     running: int
     throughput: float | None = None
     oldest_wait_seconds: float | None = None
+    capacity: Capacity | None = None
+    """None while no slot has told of late."""
 
 
 class Event(Value):

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ktqueue.room import Room
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -45,6 +47,10 @@ class Backlog:
     size: int
 
 
+ROOM_MS = 86_400_000
+"""What slots of a lane hold is forgotten when none has told for this time."""
+
+
 class Lanes(Protocol):
     """Ordered queues with a bell."""
 
@@ -77,6 +83,12 @@ class Lanes(Protocol):
 
     def backlog(self) -> Backlog | None:
         """The one that was told last; None if that is too long ago."""
+
+    def tell_room(self, model: str, room: Room) -> None:
+        """Leave word of what one slot of a lane holds, for ``ROOM_MS``."""
+
+    def rooms(self, models: Collection[str]) -> dict[str, Room]:
+        """What a slot of each lane holds, as was told last; lanes of which it is not known are left out."""
 
     def ring(self, model: str) -> None:
         """Wake a worker of this lane, unless a bell is already pending."""

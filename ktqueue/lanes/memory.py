@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
-from ktqueue.lanes.base import BACKLOG_MS, Backlog, Entry, LaneView
+from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Entry, LaneView
 from ktqueue.lanes.pace import SPANS, pace, span_of
+from ktqueue.room import Room
 
 BELL_MS = 1_000
 CANCELS_KEPT = 10_000
@@ -43,6 +44,7 @@ class MemoryLanes:
         self._clock = clock
         self._lanes: defaultdict[str, _Lane] = defaultdict(_Lane)
         self._backlog: tuple[Backlog, int] | None = None
+        self._rooms: dict[str, tuple[Room, int]] = {}
         self._lock = Lock()
 
     def ping(self) -> None:
@@ -101,6 +103,15 @@ class MemoryLanes:
         """The one that was told last; None if that is too long ago."""
         told = self._backlog
         return told[0] if told is not None and self._clock() < told[1] else None
+
+    def tell_room(self, model: str, room: Room) -> None:
+        """Leave word of what one slot of a lane holds, for ``ROOM_MS``."""
+        self._rooms[model] = room, self._clock() + ROOM_MS
+
+    def rooms(self, models: Collection[str]) -> dict[str, Room]:
+        """What a slot of each lane holds, as was told last; lanes of which it is not known are left out."""
+        told = {model: self._rooms[model] for model in models if model in self._rooms}
+        return {model: room for model, (room, until) in told.items() if self._clock() < until}
 
     def ring(self, model: str) -> None:
         """Wake a worker of this lane, unless a bell is already pending."""

@@ -6,6 +6,7 @@
 ``ktq:finished:<model>``      hash, jobs finished by span of time on the server's clock; expires
 ``ktq:cancel:<model>``        stream of job ids to drop, capped; expires
 ``ktq:backlog``               what the sweep counted last, as JSON; expires
+``ktq:room:<model>``          what one of its slots holds, as JSON; expires
 ============================  ====================================================================
 """
 
@@ -18,9 +19,10 @@ from typing import cast
 
 import orjson
 
-from ktqueue.lanes.base import BACKLOG_MS, Backlog, Entry, LaneView
+from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Entry, LaneView
 from ktqueue.lanes.pace import SPAN_S, SPANS, pace
 from ktqueue.redis_client import Client
+from ktqueue.room import Room
 
 BELL_MS = 1_000
 """A bell that nobody answers in this time is taken for lost: a worker killed as it took the message takes it along, and
@@ -125,6 +127,19 @@ class RedisLanes:
         with self._client.served():
             told = cast("str | None", self._client.get(BACKLOG))
         return None if told is None else Backlog(**orjson.loads(told))
+
+    def tell_room(self, model: str, room: Room) -> None:
+        """Leave word of what one slot of a lane holds, for ``ROOM_MS``."""
+        with self._client.served():
+            self._client.set(f"ktq:room:{model}", room.to_json(), px=ROOM_MS)
+
+    def rooms(self, models: Collection[str]) -> dict[str, Room]:
+        """What a slot of each lane holds, as was told last; lanes of which it is not known are left out."""
+        if not models:
+            return {}
+        with self._client.served():
+            told = cast("list[str | None]", self._client.mget([f"ktq:room:{model}" for model in models]))
+        return {model: Room.from_json(room) for model, room in zip(models, told, strict=True) if room is not None}
 
     def ring(self, model: str) -> None:
         """Wake a worker of this lane, unless a bell is already pending."""

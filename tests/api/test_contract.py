@@ -13,6 +13,7 @@ from schemathesis import GenerationMode, checks
 
 from api.operation import Operation
 from api.operations import OPERATIONS
+from ktqueue.room import Room
 from ktqueue.webhook import Answer
 from tests.api.wiring import ENDPOINTS, HOOK, JOBS, NDJSON, TAKEN, Api
 
@@ -40,6 +41,7 @@ class Contract:
 
     def __init__(self) -> None:
         self.api = Api()
+        self.api.scene.execution.tell_room("chat", Room(8, 4_096, 16, "reference"))
         self.schema = schemathesis.openapi.from_wsgi("/openapi.json", self.api.app)
 
     def some_job(self, which: str) -> str:

@@ -14,6 +14,8 @@ from api.inputs import TASKS, EndpointChanges, EndpointRequest, JobRequest, Repl
 from api.listing import FILTERS
 from api.operations import OPERATIONS
 from api.shapes import known_fields
+from ktqueue.job import JsonObject
+from ktqueue.room import Room
 from ktqueue.webhook import TITLES
 from tests.api.wiring import Api, json_of, problem_of
 
@@ -53,9 +55,56 @@ def test_lanes_tell_what_waits_and_runs(api: Api) -> None:
         "running": 1,
         "throughput": 2.0,
         "oldest_wait_seconds": 2.5,
+        "capacity": None,
     }
     assert lanes["chat"]["depth"] == 0
     assert (lanes["chat"]["throughput"], lanes["chat"]["oldest_wait_seconds"]) == (None, None)
+
+
+def capacities(api: Api, query: str) -> dict[str, JsonObject]:
+    lanes = json_of(api.client.get(f"/api/v1/lanes{query}"), 200)["data"]
+    return {lane["model"]: lane["capacity"] for lane in lanes}
+
+
+def test_lanes_tell_what_a_slot_holds(api: Api) -> None:
+    api.scene.execution.tell_room("echo", Room(64))
+    api.scene.execution.tell_room("chat", Room(256, 180_000, 16, "triton"))
+
+    chat = {"jobs": 256, "cache_tokens": 180_000, "block_tokens": 16}
+    assert capacities(api, "") == {
+        "echo": {
+            "jobs": 64,
+            "cache_tokens": None,
+            "block_tokens": None,
+            "prompt_tokens": 1_000,
+            "answer_tokens": 200,
+            "jobs_at_once": 64,
+        },
+        "chat": chat | {"prompt_tokens": 1_000, "answer_tokens": 200, "jobs_at_once": 150},
+        "encoder": None,
+    }
+    longer = chat | {"prompt_tokens": 2_000, "answer_tokens": 500, "jobs_at_once": 71}
+    assert capacities(api, "?prompt_tokens=2000&answer_tokens=500")["chat"] == longer
+    longest = chat | {"prompt_tokens": 10_000_000, "answer_tokens": 200, "jobs_at_once": 0}
+    assert capacities(api, "?prompt_tokens=10000000")["chat"] == longest
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "allowed"),
+    [
+        ("prompt_tokens=0", "prompt_tokens", "a whole number from 1 to 10000000"),
+        ("answer_tokens=10000001", "answer_tokens", "a whole number from 1 to 10000000"),
+        ("answer_tokens=-1", "answer_tokens", "a whole number"),
+        ("answer_tokens=1.5", "answer_tokens", "a whole number"),
+        ("prompt_tokens=1&prompt_tokens=1", "prompt_tokens", "only once"),
+        ("tokens=1", "tokens", "known are: prompt_tokens, answer_tokens"),
+    ],
+)
+def test_lanes_are_asked_for_in_whole_tokens(api: Api, query: str, field: str, allowed: str) -> None:
+    problem = problem_of(api.client.get(f"/api/v1/lanes?{query}"), 422)
+
+    assert problem["field"] == field
+    assert allowed in problem["detail"]
 
 
 def test_healthz_needs_nothing_and_readyz_asks(api: Api) -> None:

@@ -17,21 +17,23 @@ from redis.retry import Retry
 from ktqueue.errors import ConfigurationError, LanesUnavailable
 from ktqueue.lanes import memory as in_memory
 from ktqueue.lanes import redis as in_redis
-from ktqueue.lanes.base import BACKLOG_MS, Backlog, Entry, Lanes, LaneView
+from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Entry, Lanes, LaneView
 from ktqueue.lanes.memory import MemoryLanes
 from ktqueue.lanes.pace import SPAN_S
 from ktqueue.lanes.redis import RedisLanes
 from ktqueue.redis_client import Client, connect
+from ktqueue.room import Room
 
 
 @dataclass
 class Rig:
-    """Lanes, the models whose bell was sent, and ways to let the bell of ``m`` and the backlog run out of time."""
+    """Lanes, the models whose bell was sent, and ways to let the bell and room of ``m``, and the backlog, lapse."""
 
     lanes: Lanes
     rung: list[str]
     let_bell_lapse: Callable[[], None]
     let_backlog_lapse: Callable[[], None]
+    let_room_lapse: Callable[[], None]
 
 
 def entry(number: int, rank: float | None = None, model: str = "m") -> Entry:
@@ -63,7 +65,10 @@ def memory_rig() -> Rig:
     def let_backlog_lapse() -> None:
         clock[0] += BACKLOG_MS
 
-    return Rig(MemoryLanes(rung.append, lambda: clock[0]), rung, let_bell_lapse, let_backlog_lapse)
+    def let_room_lapse() -> None:
+        clock[0] += ROOM_MS
+
+    return Rig(MemoryLanes(rung.append, lambda: clock[0]), rung, let_bell_lapse, let_backlog_lapse, let_room_lapse)
 
 
 def redis_rig(client: Client) -> Rig:
@@ -79,6 +84,7 @@ def redis_rig(client: Client) -> Rig:
         rung,
         lambda: let_lapse("ktq:bell:m", in_redis.BELL_MS),
         lambda: let_lapse("ktq:backlog", BACKLOG_MS),
+        lambda: let_lapse("ktq:room:m", ROOM_MS),
     )
 
 
@@ -193,6 +199,22 @@ def test_a_backlog_is_kept_until_the_next_or_for_a_while(rig: Rig) -> None:
     assert rig.lanes.backlog() is None
 
 
+# --- what slots say --------------------------------------------------------------------------------------------
+
+
+def test_what_a_slot_holds_is_kept_until_the_next_or_for_a_day(rig: Rig) -> None:
+    assert rig.lanes.rooms(["m", "other"]) == {}
+    rig.lanes.tell_room("other", Room(8))
+    for told in (Room(4), Room(256, 180_000, 16, "triton")):
+        rig.lanes.tell_room("m", told)
+        assert rig.lanes.rooms(["m", "nobody", "other"]) == {"m": told, "other": Room(8)}
+    assert rig.lanes.rooms(["other"]) == {"other": Room(8)}
+    assert rig.lanes.rooms([]) == {}
+
+    rig.let_room_lapse()
+    assert rig.lanes.rooms(["m"]) == {}
+
+
 # --- the bell --------------------------------------------------------------------------------------------------
 
 
@@ -292,8 +314,9 @@ def test_all_but_the_lanes_expires(client: Client) -> None:
     lanes.add([entry(1)])
     lanes.count_finished("m", 5)
     lanes.ask_cancel("m", [job(1)])
+    lanes.tell_room("m", Room(1))
     keys = set(client.scan_iter("*"))
-    assert keys == {"ktq:lane:m", "ktq:bell:m", "ktq:finished:m", "ktq:cancel:m"}
+    assert keys == {"ktq:lane:m", "ktq:bell:m", "ktq:finished:m", "ktq:cancel:m", "ktq:room:m"}
     assert [key for key in keys if client.pttl(key) <= 0] == ["ktq:lane:m"]
 
 
@@ -352,6 +375,8 @@ CALLS: dict[str, Callable[[Lanes], object]] = {
     "views": lambda lanes: lanes.views(["m"]),
     "tell_backlog": lambda lanes: lanes.tell_backlog(Backlog(0, {}, 0)),
     "backlog": lambda lanes: lanes.backlog(),
+    "tell_room": lambda lanes: lanes.tell_room("m", Room(1)),
+    "rooms": lambda lanes: lanes.rooms(["m"]),
     "ring": lambda lanes: lanes.ring("m"),
     "answer": lambda lanes: lanes.answer("m"),
     "count_finished": lambda lanes: lanes.count_finished("m", 1),

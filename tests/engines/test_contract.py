@@ -95,6 +95,14 @@ def test_an_idle_engine_has_nothing_to_say(kind: Kind) -> None:
     engine.cancel("unknown")
 
 
+def test_an_engine_holds_as_much_whatever_is_in_it(kind: Kind) -> None:
+    engine = kind.make()
+    empty = engine.room()
+    engine.submit(kind.ask("a", 8))
+    assert engine.room() == empty
+    assert empty.jobs == ROWS
+
+
 def test_a_cancelled_request_leaves_its_place_at_once_and_the_id_may_come_again(kind: Kind) -> None:
     run = Run(kind.make(), kind.ask("a", 8))
     run.cancel("a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from ktqueue.bootstrap import Services, bootstrap
 from ktqueue.job import Job, JobState
 from ktqueue.migrate import upgrade
+from ktqueue.room import Room
 from ktqueue.settings import Settings
 from tests.support.scene import submission
 from tests.support.toy import ToyEngine
@@ -31,6 +33,17 @@ def services(settings: Settings) -> Services:
 
 def row(services: Services, job: Job) -> Job:
     return services.intake.get(job.id)
+
+
+def test_a_slot_says_what_it_holds_before_its_first_bell(
+    settings: Settings, services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        Slot(settings, "echo", lambda: False, load=lambda _: ToyEngine(7))
+
+    [lane] = services.intake.lanes(["echo"])
+    assert lane.room == Room(7)
+    assert "; 7 jobs at once" in caplog.text
 
 
 def test_a_slot_drains_its_lane(settings: Settings, services: Services) -> None:

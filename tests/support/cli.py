@@ -29,8 +29,47 @@ MODELS = [
     {"id": "echo", "object": "model", "tasks": ["echo"], "engine": "echo", "limits": {"context": None, "max_batch": 9}},
 ]
 LANES = [
-    {"model": "chat", "object": "lane", "depth": 12, "running": 3, "throughput": 4.25, "oldest_wait_seconds": 1.5},
-    {"model": "echo", "object": "lane", "depth": 0, "running": 0, "throughput": None, "oldest_wait_seconds": None},
+    {
+        "model": "chat",
+        "object": "lane",
+        "depth": 12,
+        "running": 3,
+        "throughput": 4.25,
+        "oldest_wait_seconds": 1.5,
+        "capacity": {
+            "jobs": 256,
+            "cache_tokens": 180_000,
+            "block_tokens": 16,
+            "prompt_tokens": 1000,
+            "answer_tokens": 200,
+            "jobs_at_once": 150,
+        },
+    },
+    {
+        "model": "vec",
+        "object": "lane",
+        "depth": 0,
+        "running": 0,
+        "throughput": None,
+        "oldest_wait_seconds": None,
+        "capacity": {
+            "jobs": 9,
+            "cache_tokens": None,
+            "block_tokens": None,
+            "prompt_tokens": 1000,
+            "answer_tokens": 200,
+            "jobs_at_once": 9,
+        },
+    },
+    {
+        "model": "echo",
+        "object": "lane",
+        "depth": 0,
+        "running": 0,
+        "throughput": None,
+        "oldest_wait_seconds": None,
+        "capacity": None,
+    },
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ktqueue.job import JobError, JsonObject, Usage
+from ktqueue.room import Room
 from worker.engines.base import Delta, Failed, Finished, Output, Request
 
 ERRORS = {
@@ -53,6 +54,10 @@ class ToyEngine:
     def capacity(self) -> int:
         """How many more requests it would take now."""
         return self._capacity - len(self._members)
+
+    def room(self) -> Room:
+        """As many requests as it was told."""
+        return Room(self._capacity)
 
     def submit(self, request: Request) -> None:
         """Take a request in."""

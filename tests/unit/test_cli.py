@@ -133,8 +133,11 @@ def test_models_of_this_machine_are_read_from_its_catalogue(tmp_path: Path) -> N
 
 def test_lanes_are_shown_once() -> None:
     result = run(Server(listing(LANES)), "lanes")
-    assert "chat   12       3        4.2     1.5 s" in result.stdout
-    assert "echo   0        0        –       –" in result.stdout
+    assert [" ".join(line.split()) for line in result.stdout.splitlines()[1:]] == [
+        "chat 12 3 4.2 1.5 s 150 jobs of 1,000+200 tokens, 180,000 tokens in all",
+        "vec 0 0 – – 9 jobs",
+        "echo 0 0 – – –",
+    ]
     lines = run(Server(listing(LANES)), "lanes", "--json").stdout.splitlines()
     assert [json.loads(line) for line in lines] == LANES
 
@@ -154,7 +157,13 @@ def test_lanes_are_watched_until_ctrl_c(as_json: bool) -> None:
     assert result.exit_code == 0
     assert len(server.asked) == 3
     assert naps == [2.0] * 3
-    assert not as_json or len(result.stdout.splitlines()) == 6
+    assert not as_json or len(result.stdout.splitlines()) == 9
+
+
+def test_lanes_are_asked_for_a_size_of_job() -> None:
+    server = Server(listing(LANES))
+    assert run(server, "lanes", "--prompt-tokens", "5000", "--answer-tokens", "1").exit_code == 0
+    assert server.lines == ["GET /api/v1/lanes?prompt_tokens=5000&answer_tokens=1"]
 
 
 @pytest.mark.parametrize(

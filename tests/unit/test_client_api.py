@@ -15,6 +15,7 @@ from ktqueue.cli.app import App
 from ktqueue.client import Conflict, InvalidRequest, JobFailed, JobSpec, NotFound, RateLimited
 from ktqueue.job import JobState
 from ktqueue.outbox.base import Settlement
+from ktqueue.room import Room
 from ktqueue.webhook import Answer, DeliveryState
 from tests.api.wiring import ALLOWED, Api
 from tests.support.client import AsyncSubject, Server, Subject, SyncSubject, World
@@ -199,6 +200,16 @@ def test_models_and_lanes_are_told(client: Subject) -> None:
         "encoder": "embed",
     }
     assert {lane.model: lane.depth for lane in client.call("lanes")} == {"chat": 0, "echo": 1, "encoder": 0}
+
+
+def test_what_a_slot_holds_is_told_for_the_size_asked_for(client: Subject, api: Api) -> None:
+    api.scene.execution.tell_room("chat", Room(256, 180_000, 16, "triton"))
+
+    def at_once(**size: int) -> dict[str, int | None]:
+        return {lane.model: lane.capacity and lane.capacity.jobs_at_once for lane in client.call("lanes", **size)}
+
+    assert at_once() == {"chat": 150, "echo": None, "encoder": None}
+    assert at_once(prompt_tokens=2_000, answer_tokens=500)["chat"] == 71
 
 
 @pytest.mark.parametrize("kind", [SyncSubject, AsyncSubject])

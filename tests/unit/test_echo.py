@@ -8,6 +8,7 @@ import pytest
 
 from ktqueue.job import JsonObject, Task
 from ktqueue.models import ModelSpec
+from ktqueue.room import Room
 from worker.engines.base import Failed, Finished, Output, Request
 from worker.engines.echo import LONGEST_REST_S, EchoEngine
 from worker.engines.registry import load
@@ -94,6 +95,12 @@ def test_capacity_is_what_is_left_of_max_batch(time: Time) -> None:
         assert echo.capacity() == max(0, 1 - "abc".index(name))
     assert len(echo.step()) == 3
     assert echo.capacity() == 2
+
+
+def test_room_is_max_batch_whatever_is_in_it(time: Time) -> None:
+    echo = engine(time, max_batch=2)
+    echo.submit(ask("a"))
+    assert echo.room() == Room(2)
 
 
 def test_nothing_more_is_said_of_a_cancelled_request_even_if_it_comes_back(time: Time) -> None:

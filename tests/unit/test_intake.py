@@ -11,6 +11,7 @@ from ktqueue.events.base import END, Event, EventId
 from ktqueue.intake import LaneStatus
 from ktqueue.job import Job, JobError, JobState, Place
 from ktqueue.rank import rank
+from ktqueue.room import Room
 from ktqueue.store.base import IdempotencyKey, JobQuery
 from tests.support.scene import MODEL, Scene, submission
 
@@ -206,11 +207,18 @@ def test_lanes_are_seen_from_both_sides(scene: Scene) -> None:
         scene.submit()
     scene.claim(1)
     scene.clock.sleep(2)
+    scene.execution.tell_room(MODEL, Room(4))
 
     assert scene.intake.lanes([MODEL, "idle"]) == [
-        LaneStatus(MODEL, depth=2, running=1, rate=None, oldest_wait_s=2.0),
-        LaneStatus("idle", depth=0, running=0, rate=None, oldest_wait_s=None),
+        LaneStatus(MODEL, depth=2, running=1, rate=None, oldest_wait_s=2.0, room=Room(4)),
+        LaneStatus("idle", depth=0, running=0, rate=None, oldest_wait_s=None, room=None),
     ]
+
+
+def test_however_many_lanes_there_are_redis_is_asked_twice(scene: Scene) -> None:
+    scene.intake.lanes([f"lane-{number}" for number in range(20)])
+
+    assert scene.redis.calls.total() == 2
 
 
 def test_a_ping_says_which_part_is_away(scene: Scene) -> None:

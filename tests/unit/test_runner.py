@@ -7,9 +7,11 @@ import pytest
 from ktqueue.events.base import END, EventId
 from ktqueue.history import history
 from ktqueue.job import Job, JobState
-from tests.support.draining import job_of, runner, states, toy
+from ktqueue.room import Room
+from tests.support.draining import STEP_S, job_of, runner, states, toy
 from tests.support.scene import LEASE_MS, MODEL, Scene
 from tests.support.toy import ERRORS, ToyEngine
+from worker.runner import ROOM_S
 
 
 @pytest.fixture
@@ -195,3 +197,43 @@ def test_a_job_that_comes_again_while_it_is_held_starts_again(scene: Scene) -> N
     assert (row.state, row.attempt, row.claims) == (JobState.SUCCEEDED, 1, 2)
     assert (row.result or {})["text"] == "abcd"
     assert scene.told(job)[-1].id == EventId(2, END)
+
+
+# --- what it holds ---------------------------------------------------------------------------------------------
+
+
+def test_a_drain_tells_what_its_engine_holds(scene: Scene) -> None:
+    runner(scene, toy(scene, 3)).drain()
+
+    assert scene.true_lanes.rooms([MODEL]) == {MODEL: Room(3)}
+
+
+def test_what_it_holds_is_told_again_no_more_often_than_needed(scene: Scene) -> None:
+    draining = runner(scene, toy(scene))
+    draining.tell_room()
+    for _ in range(5):
+        draining.drain()
+    assert scene.redis.calls["tell_room"] == 1
+
+    scene.clock.sleep(ROOM_S)
+    for _ in range(5):
+        draining.drain()
+    assert scene.redis.calls["tell_room"] == 2
+
+
+def test_a_drain_that_does_not_end_tells_again(scene: Scene) -> None:
+    job_of(scene, round(25 / STEP_S))
+    runner(scene, toy(scene)).drain()
+
+    assert scene.redis.calls["tell_room"] == 3
+
+
+def test_nobody_suffers_when_it_can_not_be_told(scene: Scene) -> None:
+    job = job_of(scene)
+    scene.redis.go("tell_room")
+    draining = runner(scene, toy(scene))
+    draining.tell_room()
+    scene.clock.sleep(ROOM_S)
+
+    assert draining.drain() == 1
+    assert states(scene, [job]) == [JobState.SUCCEEDED]

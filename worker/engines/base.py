@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from ktqueue.job import JobError, JsonObject, Task, Usage
+from ktqueue.room import Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,9 @@ class Engine(Protocol):
 
     def capacity(self) -> int:
         """How many more requests it would take now; 0 while it is full."""
+
+    def room(self) -> Room:
+        """How much it holds when nothing is in it."""
 
     def submit(self, request: Request) -> None:
         """Take a request in. One that can never run is answered with Failed by the next step."""

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Mapping
 
 from ktqueue.job import JobError
+from ktqueue.room import Room
 from worker.engines.base import Failed, Finished, Output, Request
 
 LONGEST_REST_S = 0.005
@@ -63,6 +64,10 @@ class EchoEngine:
     def capacity(self) -> int:
         """How many more requests it would take now."""
         return max(0, self._max_batch - len(self._held))
+
+    def room(self) -> Room:
+        """As many requests as may run together."""
+        return Room(self._max_batch)
 
     def submit(self, request: Request) -> None:
         """Take a request in; its delay begins now."""

@@ -10,6 +10,7 @@ import torch
 
 from ktqueue.batching import Rules, next_batch
 from ktqueue.job import Usage
+from ktqueue.room import Room
 from worker.engines.base import Failed, Finished, Output, Progress, Request
 from worker.engines.heads import Head
 from worker.engines.texts import Item
@@ -47,6 +48,10 @@ class EncoderEngine:
     def capacity(self) -> int:
         """How many more requests it would take now."""
         return max(0, self._max_batch - len(self._members))
+
+    def room(self) -> Room:
+        """As many requests as may run together."""
+        return Room(self._max_batch)
 
     def submit(self, request: Request) -> None:
         """Take a request in. One that can't be read, or has a text over the context, fails in the next step."""

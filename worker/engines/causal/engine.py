@@ -8,6 +8,7 @@ from itertools import islice, takewhile
 import torch
 
 from ktqueue.batching import Rules, next_batch
+from ktqueue.room import Room
 from worker.engines.base import Failed, Finished, Output, Request
 from worker.engines.causal.dense import DenseBatch, Reading
 from worker.engines.causal.drawing import draw
@@ -40,6 +41,10 @@ class CausalEngine:
     def capacity(self) -> int:
         """How many more requests it would take now."""
         return max(0, self._max_batch - len(self._active) - len(self._reading) - len(self._waiting))
+
+    def room(self) -> Room:
+        """As many requests as may run together."""
+        return Room(self._max_batch)
 
     def submit(self, request: Request) -> None:
         """Take a request in. One that can't be read, or leaves no room for an answer, fails in the next step."""
