@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Required
@@ -20,6 +21,10 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 MOST_TEXTS = 2048
 MOST_STOPS = 4
 LONGEST_STOP = 100
+MOST_STOP_TOKENS = 64
+MOST_BIASES = 300
+LARGEST_BIAS = 100
+MOST_TOKENS = 32_768
 MOST_METADATA = 16
 LONGEST_DEADLINE_S = 30 * 86_400
 LONGEST_DESCRIPTION = 512
@@ -53,6 +58,40 @@ Stop = Annotated[
     ),
 ]
 
+_DIGITS = r"(0|[1-9][0-9]{0,8})"
+
+
+def _biases(value: Any) -> Any:
+    good = isinstance(value, dict) and len(value) <= MOST_BIASES
+    if not (good and all(_is_bias(*pair) for pair in value.items())):
+        raise PydanticCustomError(
+            "logit_bias", 'must be a JSON object of up to 300 token ids, like "42", with numbers from -100 to 100'
+        )
+    return value
+
+
+def _is_bias(token: str, bias: Any) -> bool:
+    is_number = isinstance(bias, int | float) and not isinstance(bias, bool)
+    return is_number and abs(bias) <= LARGEST_BIAS and re.fullmatch(_DIGITS, token) is not None
+
+
+Biases = Annotated[
+    Any,
+    PlainValidator(_biases),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": f"^{_DIGITS}$"},
+            "additionalProperties": {"type": "number", "minimum": -LARGEST_BIAS, "maximum": LARGEST_BIAS},
+            "maxProperties": MOST_BIASES,
+        }
+    ),
+]
+StopTokens = Annotated[
+    list[Annotated[int, Field(ge=0, le=10**9 - 1)]],
+    Field(min_length=1, max_length=MOST_STOP_TOKENS, description="Token ids that end the text, besides the model's."),
+]
+
 
 @with_config(STRICT)
 class Message(TypedDict):
@@ -74,13 +113,23 @@ class GenerateInput(TypedDict, total=False):
 class GenerateParams(TypedDict, total=False):
     """How the text is made. Left out, decoding is greedy."""
 
-    max_tokens: Annotated[int, Field(ge=1, le=32_768, description="Most tokens to generate; 256 if left out.")]
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS, description="Most tokens to generate; 256 if left out.")]
+    min_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS, description="Nothing ends the text before so many tokens.")]
     temperature: Annotated[float, Field(ge=0, le=2, description="0, the default, always takes the likeliest token.")]
     top_p: Annotated[float, Field(gt=0, le=1, description="Sample from the likeliest tokens that make up this much.")]
     top_k: Annotated[int, Field(ge=0, le=1_000_000, description="Sample from so many tokens; 0 is no limit.")]
+    min_p: Annotated[float, Field(ge=0, le=1, description="Sample from tokens this likely, compared to the likeliest.")]
     seed: Annotated[int, Field(ge=0, le=2**63 - 1, description="The same seed samples the same text.")]
     stop: Stop
+    stop_token_ids: StopTokens
+    ignore_eos: Annotated[bool, Field(description="Go on after the model's own end tokens; false if left out.")]
     repetition_penalty: Annotated[float, Field(ge=0.1, le=10, description="Above 1 discourages repetition.")]
+    presence_penalty: Annotated[float, Field(ge=-2, le=2, description="Off the logits of tokens the text has.")]
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2, description="The same, for each time it has them.")]
+    logit_bias: Annotated[Biases, Field(description="Added to the logits of these tokens.")]
+    logprobs: Annotated[bool, Field(description="Tell each token and the logarithm of its chance; false if left out.")]
+    top_logprobs: Annotated[int, Field(ge=0, le=20, description="Tell so many of the likeliest too, at each token.")]
+    n: Annotated[int, Field(ge=1, le=16, description="How many texts to make; 1 if left out.")]
 
 
 @with_config(_one_of("text", "texts"))

@@ -185,9 +185,10 @@ class Runner:
         if job is None:
             return None
         if isinstance(output, Delta):
-            end = EventId(job.claims, output.offset + len(output.text))
             data = {"text": output.text, "offset": output.offset, "progress": output.progress}
-            return Event(job.id, end, "token", data)
+            if job.params.get("n", 1) > 1:
+                data["choice"] = output.choice
+            return Event(job.id, EventId(job.claims, output.told), "token", data)
         if isinstance(output, Progress):
             data = {"progress": output.done / output.total}
             return Event(job.id, EventId(job.claims, output.done), "progress", data)

@@ -82,7 +82,7 @@ class ToyEngine:
         done, largest = done + 1, max(largest, shared)
         if done < request.params.get("steps", 1):
             self._members[job_id] = (request, done, largest)
-            return Delta(job_id, chr(96 + done), done - 1, done / request.params["steps"])
+            return Delta(job_id, chr(96 + done), done - 1, done / request.params["steps"], done)
         del self._members[job_id]
         how = request.params.get("fail")
         if how == "crash":

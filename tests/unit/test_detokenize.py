@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.engines.causal.detokenize import Detokenizer, StopStrings, TextStream
+from worker.engines.causal.detokenize import LONGEST, Detokenizer, StopStrings, TextStream
 
 untimed = settings(deadline=None)
 SMALL = st.text("ab", max_size=30)
@@ -85,7 +85,7 @@ def test_only_what_may_begin_a_stop_string_is_held_back(text: str, stops: list[s
 
 
 def test_a_stream_ends_at_a_stop_string_across_tokens() -> None:
-    stream = TextStream(bytes_of, ["né"])
+    stream = TextStream(Detokenizer(bytes_of), ["né"])
     told = [stream.push(token) for token in "an né".encode()[:5]]
     assert told == ["a", "", "n ", "", ""]
     assert not stream.stopped
@@ -94,7 +94,23 @@ def test_a_stream_ends_at_a_stop_string_across_tokens() -> None:
 
 
 def test_a_stream_that_is_cut_short_tells_all_it_held_back() -> None:
-    stream = TextStream(bytes_of, ["stop"])
+    stream = TextStream(Detokenizer(bytes_of), ["stop"])
     assert "".join(stream.push(token) for token in b"please sto") == "please "
     assert stream.push("é".encode()[0]) == ""
     assert stream.end() == "sto\ufffd"
+
+
+def test_a_stop_string_counts_only_from_where_it_may() -> None:
+    stream = TextStream(Detokenizer(bytes_of), ["ab"])
+    told = [stream.push(token, stoppable=False) for token in b"abxa"]
+    assert "".join(told) == "abxa"
+    assert not stream.stopped
+    assert [stream.push(token) for token in b"bab"] == ["b", "", ""]
+    assert stream.stopped
+
+
+def test_what_never_becomes_a_character_is_told_in_the_end() -> None:
+    pieces = Detokenizer(bytes_of)
+    told = [pieces.push(0x80) for _ in range(3 * LONGEST)]
+    assert max(len(pieces._tokens), LONGEST) <= 2 * LONGEST
+    assert "".join(told) + pieces.push(ord("a")) + pieces.flush() == "\ufffd" * (3 * LONGEST) + "a"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ktqueue.events.base import END, EventId
@@ -11,6 +13,7 @@ from ktqueue.room import Room
 from tests.support.draining import STEP_S, job_of, runner, states, toy
 from tests.support.scene import LEASE_MS, MODEL, Scene
 from tests.support.toy import ERRORS, ToyEngine
+from worker.engines.base import Delta, Output
 from worker.runner import ROOM_S
 
 
@@ -101,6 +104,30 @@ def test_followers_see_it_run(scene: Scene) -> None:
     assert [event.id for event in events] == [EventId(1, offset) for offset in (0, 1, 2, 3, END)]
     assert "".join(event.data["text"] for event in events[1:-1]) == "abc" == (scene.row(job).result or {})["text"]
     assert [event.id for event in history(scene.row(job), EventId(1, 2))] == [EventId(1, 3), EventId(1, END)]
+
+
+class TwoChoices(ToyEngine):
+    """Writes the same text twice, letter by letter in turn."""
+
+    def step(self) -> list[Output]:
+        outputs: list[Output] = []
+        for output in super().step():
+            if isinstance(output, Delta):
+                outputs.append(replace(output, told=2 * output.told - 1))
+                outputs.append(replace(output, told=2 * output.told, choice=1))
+            else:
+                outputs.append(output)
+        return outputs
+
+
+def test_followers_see_which_choice_grows(scene: Scene) -> None:
+    job = scene.submit(params={"steps": 3, "n": 2})
+    runner(scene, TwoChoices()).drain()
+
+    events = scene.told(job)
+    assert [event.id for event in events] == [EventId(1, offset) for offset in (0, 1, 2, 3, 4, END)]
+    told = [(event.data["choice"], event.data["text"], event.data["offset"]) for event in events[1:-1]]
+    assert told == [(0, "a", 0), (1, "a", 0), (0, "b", 1), (1, "b", 1)]
 
 
 # --- cancels and leases ----------------------------------------------------------------------------------------

@@ -21,12 +21,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """More text of one request: ``offset`` characters were given before it. ``progress`` is 0.0-1.0."""
+    """More text of one of a request's choices: ``offset`` characters of it were given before. ``progress`` is 0.0-1.0.
+
+    ``told`` is how many characters of all choices together have been given with this: it only grows.
+    """
 
     id: str
     text: str
     offset: int
     progress: float
+    told: int
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)

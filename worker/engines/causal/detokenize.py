@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 
 REPLACEMENT = "\ufffd"
 
+LONGEST = 256
+"""So many tokens without a whole character among them are told as they are: waiting on would take ever longer."""
+
 
 class TextStream:
     """The text of an answer as its tokens come, up to a stop string. All pieces together are the text."""
 
-    def __init__(self, decode: Callable[[list[int]], str], stops: Sequence[str]) -> None:
-        self._pieces = Detokenizer(decode)
+    def __init__(self, pieces: Detokenizer, stops: Sequence[str]) -> None:
+        self._pieces = pieces
         self._stops = StopStrings(stops)
 
     @property
@@ -19,9 +22,10 @@ class TextStream:
         """Whether a stop string has ended the text."""
         return self._stops.hit
 
-    def push(self, token: int) -> str:
-        """The text that is certain with this token."""
-        return self._stops.push(self._pieces.push(token))
+    def push(self, token: int, *, stoppable: bool = True) -> str:
+        """The text that is certain with this token. While it is not ``stoppable``, no stop string is looked for."""
+        piece = self._pieces.push(token)
+        return self._stops.push(piece) if stoppable else piece
 
     def end(self) -> str:
         """The rest of the text, if no more tokens come."""
@@ -45,9 +49,9 @@ class Detokenizer:
         """The text that this token completes; "" while a character is not whole."""
         self._tokens.append(token)
         piece = self._piece()
-        if not piece or piece.endswith(REPLACEMENT):
+        if (not piece or piece.endswith(REPLACEMENT)) and self._waiting < LONGEST:
             return ""
-        self._tokens, self._told = self._tokens[self._told :], len(self._tokens) - self._told
+        self._tell()
         return piece
 
     def flush(self) -> str:
@@ -56,8 +60,15 @@ class Detokenizer:
         self._tokens, self._told = [], 0
         return piece
 
+    @property
+    def _waiting(self) -> int:
+        return len(self._tokens) - self._told
+
     def _piece(self) -> str:
         return self._decode(self._tokens)[len(self._decode(self._tokens[: self._told])) :]
+
+    def _tell(self) -> None:
+        self._tokens, self._told = self._tokens[self._told :], self._waiting
 
 
 class StopStrings:
@@ -73,6 +84,8 @@ class StopStrings:
 
     def push(self, text: str) -> str:
         """The text that is now certain not to belong to a stop string."""
+        if not self._stops:
+            return text
         self._held += text
         ends = [(start + len(stop), start) for stop in self._stops if (start := self._held.find(stop)) >= 0]
         if ends:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ktqueue.job import Usage
 from worker.engines.base import Delta, Finished, Output
-from worker.engines.causal.detokenize import TextStream
+from worker.engines.causal.detokenize import Detokenizer, TextStream
 from worker.engines.causal.drawing import Draw
 from worker.engines.causal.sampling import Sampling
 
@@ -37,7 +37,7 @@ class Sequence:
         self._sampling = sampling
         self._random = random.Random(sampling.seed)  # noqa: S311 - it draws words, not secrets
         self._end_tokens = voice.end_tokens
-        self._stream = TextStream(voice.decode, sampling.stop)
+        self._stream = TextStream(Detokenizer(voice.decode), sampling.stop)
         self._text = ""
         self._largest_batch = 0
 
@@ -72,7 +72,8 @@ class Sequence:
             piece += self._stream.end()
         outputs: list[Output] = []
         if piece:
-            outputs.append(Delta(self.id, piece, len(self._text), len(self._answer) / self._most))
+            progress = len(self._answer) / self._most
+            outputs.append(Delta(self.id, piece, len(self._text), progress, len(self._text) + len(piece)))
             self._text += piece
         if ended or full or self._stream.stopped:
             outputs.append(self._finished("stop" if ended or self._stream.stopped else "length"))

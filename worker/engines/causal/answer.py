@@ -1,0 +1,115 @@
+"""From the tokens that were drawn to what a request is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ktqueue.job import JsonObject, Usage
+from worker.engines.base import Delta, Finished, Output
+from worker.engines.causal.detokenize import TextStream
+from worker.engines.causal.sampling import Sampling
+from worker.engines.causal.voice import Voice
+
+UNLIKELIEST = -9999.0
+"""Stands for the logarithm of no chance at all, which JSON can't say; OpenAI's figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chances:
+    """How likely a token was: the natural logarithm; and the likeliest tokens, best first, with theirs."""
+
+    logprob: float
+    top: Sequence[tuple[int, float]] = ()
+
+
+class Answer:
+    """All choices of one request, of at most ``most`` tokens each."""
+
+    def __init__(self, job_id: str, prompt_tokens: int, sampling: Sampling, most: int, voice: Voice) -> None:
+        self.id = job_id
+        self._prompt_tokens = prompt_tokens
+        self._choices = [Choice(sampling, most, voice) for _ in range(sampling.n)]
+        self._room = most * sampling.n
+        self._tokens = 0
+        self._told = 0
+        self._largest_batch = 0
+
+    def take(self, choice: int, token: int, chances: Chances | None, members: int) -> tuple[list[Output], bool]:
+        """Add the next token of a choice that is not over, from a step of so many ``members``.
+
+        What is new, with Finished at the end if there is no more to come, and whether this choice is over.
+        """
+        one = self._choices[choice]
+        offset = one.length
+        piece = one.take(token, chances)
+        self._tokens += 1
+        self._told += len(piece)
+        self._largest_batch = max(self._largest_batch, members)
+        outputs: list[Output] = []
+        if piece:
+            outputs.append(Delta(self.id, piece, offset, self._tokens / self._room, self._told, choice))
+        if one.over and all(other.over for other in self._choices):
+            outputs.append(self._finished())
+        return outputs, one.over
+
+    def _finished(self) -> Finished:
+        results = [choice.result() for choice in self._choices]
+        usage = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=self._tokens)
+        return Finished(self.id, results[0] if len(results) == 1 else {"choices": results}, usage, self._largest_batch)
+
+
+class Choice:
+    """One answer on its way: its tokens, and their text, which has come to ``length`` characters."""
+
+    def __init__(self, sampling: Sampling, most: int, voice: Voice) -> None:
+        self.length = 0
+        self._pieces: list[str] = []
+        self._sampling = sampling
+        self._most = most
+        self._spell = voice.spell
+        self._ends = sampling.stop_token_ids | (frozenset() if sampling.ignore_eos else voice.end_tokens)
+        self._stream = TextStream(voice.pieces(), sampling.stop)
+        self._tokens: list[int] = []
+        self._chances: list[Chances] = []
+        self._reason: Literal["stop", "length"] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it takes no more tokens."""
+        return self._reason is not None
+
+    def take(self, token: int, chances: Chances | None) -> str:
+        """Add a token: what it adds to the text. One that ends the answer is not part of it."""
+        self._tokens.append(token)
+        if chances is not None and self._sampling.logprobs:
+            self._chances.append(chances)
+        ended = token in self._ends
+        stoppable = len(self._tokens) > self._sampling.min_tokens
+        piece = "" if ended else self._stream.push(token, stoppable=stoppable)
+        full = len(self._tokens) == self._most
+        if (ended or full) and not self._stream.stopped:
+            piece += self._stream.end()
+        if ended or self._stream.stopped:
+            self._reason = "stop"
+        elif full:
+            self._reason = "length"
+        self.length += len(piece)
+        self._pieces.append(piece)
+        return piece
+
+    def result(self) -> JsonObject:
+        """What the client gets to see of it, once it is over."""
+        result: JsonObject = {"text": "".join(self._pieces), "finish_reason": self._reason, "tokens": self._tokens}
+        if self._sampling.logprobs:
+            pairs = zip(self._tokens, self._chances, strict=True)
+            result["logprobs"] = [self._told(token, chances) for token, chances in pairs]
+        return result
+
+    def _told(self, token: int, chances: Chances) -> JsonObject:
+        top = chances.top[: self._sampling.top_logprobs]
+        return self._one(token, chances.logprob) | {"top": [self._one(*each) for each in top]}
+
+    def _one(self, token: int, logprob: float) -> JsonObject:
+        return {"token": self._spell(token), "id": token, "logprob": max(logprob, UNLIKELIEST)}
