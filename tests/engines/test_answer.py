@@ -13,7 +13,7 @@ from worker.engines.causal.sampling import Sampling
 from worker.engines.causal.voice import voice_of
 
 TOKENIZER = byte_tokenizer()
-[END_TOKEN] = TOKENIZER.convert_tokens_to_ids([END])
+END_TOKEN = TOKENIZER.get_vocab()[END]
 VOICE = voice_of(TOKENIZER, frozenset([END_TOKEN]))
 
 

@@ -5,8 +5,6 @@ It compares the bits of weights: as integers they have the order of the numbers,
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -29,7 +27,13 @@ def by_kernel(weights: torch.Tensor, limits: Limits) -> torch.Tensor:
 
 @triton.jit  # type: ignore[untyped-decorator] # it has no types
 def _cutoff(  # noqa: PLR0917 - a kernel has no keywords
-    weights: Any, top_k: Any, top_p: Any, min_p: Any, cutoff: Any, width: tl.constexpr, block: tl.constexpr
+    weights: tl.tensor,
+    top_k: tl.tensor,
+    top_p: tl.tensor,
+    min_p: tl.tensor,
+    cutoff: tl.tensor,
+    width: tl.constexpr,
+    block: tl.constexpr,
 ) -> None:
     row = tl.program_id(0)
     weights += row.to(tl.int64) * width
@@ -45,7 +49,7 @@ def _cutoff(  # noqa: PLR0917 - a kernel has no keywords
 
 
 @triton.jit  # type: ignore[untyped-decorator] # it has no types
-def _heaviest(weights: Any, width: tl.constexpr, k: Any, block: tl.constexpr) -> Any:
+def _heaviest(weights: tl.tensor, width: tl.constexpr, k: tl.tensor, block: tl.constexpr) -> tl.tensor:
     """Bits that at least ``k`` weights reach, and if possible not more."""
     low = tl.full((), 0, tl.int32)
     high = tl.full((), _HEAVIEST + 1, tl.int32)
@@ -62,7 +66,9 @@ def _heaviest(weights: Any, width: tl.constexpr, k: Any, block: tl.constexpr) ->
 
 
 @triton.jit  # type: ignore[untyped-decorator] # it has no types
-def _nucleus(weights: Any, width: tl.constexpr, share: Any, lightest: Any, block: tl.constexpr) -> Any:
+def _nucleus(
+    weights: tl.tensor, width: tl.constexpr, share: tl.tensor, lightest: tl.tensor, block: tl.constexpr
+) -> tl.tensor:
     """Bits, above which less than ``share`` of the mass from ``lightest`` on is, and from which on at least as much."""
     above_low, mass = _from(weights, width, lightest, block)
     wanted = share * mass.to(tl.float64)
@@ -83,7 +89,9 @@ def _nucleus(weights: Any, width: tl.constexpr, share: Any, lightest: Any, block
 
 
 @triton.jit  # type: ignore[untyped-decorator] # it has no types
-def _from(weights: Any, width: tl.constexpr, lightest: Any, block: tl.constexpr) -> tuple[Any, Any]:
+def _from(
+    weights: tl.tensor, width: tl.constexpr, lightest: tl.tensor, block: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
     """How many weights have bits of at least ``lightest``, and their mass."""
     count = tl.zeros((block,), tl.int32)
     mass = tl.zeros((block,), tl.int64)
