@@ -79,14 +79,15 @@ class StopStrings:
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
+        self._firsts = frozenset(stop[0] for stop in stops)
         self._held = ""
         self.hit = False
 
     def push(self, text: str) -> str:
         """The text that is now certain not to belong to a stop string."""
-        if not self._stops:
-            return text
         self._held += text
+        if self._firsts.isdisjoint(self._held):
+            return self.flush()
         ends = [(start + len(stop), start) for stop in self._stops if (start := self._held.find(stop)) >= 0]
         if ends:
             self.hit = True

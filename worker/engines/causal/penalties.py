@@ -38,11 +38,14 @@ class Penalties:
         answer.
         """
         seen = self._seen[slots]
-        counts = seen & (PROMPT - 1)
-        factor = repetition.float().unsqueeze(-1)
-        rarer = torch.where(scores < 0, scores * factor, scores / factor)
-        scores.copy_(torch.where(seen > 0, rarer, scores))
-        scores.sub_(counts * frequency.float().unsqueeze(-1)).sub_((counts > 0) * presence.float().unsqueeze(-1))
+        penalties = [penalty.float() for penalty in (repetition, presence, frequency)]
+        if scores.device.type == "cpu":
+            # They are few of many, and where they are is no secret there.
+            rows, tokens = seen.nonzero(as_tuple=True)
+            some = _penalised(scores[rows, tokens], seen[rows, tokens], *(penalty[rows] for penalty in penalties))
+            scores[rows, tokens] = some
+        else:
+            scores.copy_(_penalised(scores, seen, *(penalty.unsqueeze(-1) for penalty in penalties)))
 
     def count(self, slots: torch.Tensor, tokens: torch.Tensor) -> None:
         """Each slot has one token more. Capturable."""
@@ -55,3 +58,11 @@ class Penalties:
 
     def _add(self, cells: torch.Tensor) -> None:
         self._seen.view(-1).index_add_(0, cells, torch.ones_like(cells, dtype=torch.int32))
+
+
+def _penalised(
+    scores: torch.Tensor, seen: torch.Tensor, repetition: torch.Tensor, presence: torch.Tensor, frequency: torch.Tensor
+) -> torch.Tensor:
+    counts = seen & (PROMPT - 1)
+    rarer = torch.where(scores < 0, scores * repetition, scores / repetition)
+    return torch.where(seen > 0, rarer, scores) - counts * frequency - (counts > 0) * presence
