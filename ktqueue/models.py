@@ -60,7 +60,13 @@ class ModelSpec(BaseModel):
     max_batch: Annotated[int, Field(ge=1, le=4096)] = 32
     """Most jobs a slot holds at once."""
     tokens_per_step: Annotated[int, Field(ge=16, le=1_000_000)] = 2048
-    """Padded tokens an encoder runs in one step; prompt tokens a causal model reads in one step."""
+    """Padded tokens an encoder runs in one step; tokens a causal model computes in one step, of prompts and answers."""
+    cache_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory for a causal model's keys and values; left out: what is free on a GPU, a quarter of it on a CPU."""
+    attention: Literal["auto", "gathered", "varlen", "triton"] = "auto"
+    """What a causal model's attention is computed by; ``auto`` takes the quickest there is."""
+    compile: bool | None = None
+    """Let torch compile a causal model's layers; left out: on a GPU, where it has the compiler that it takes."""
     context: Annotated[int, Field(ge=8)] | None = None
     """Most tokens of one prompt (and its answer); left out: what the model's own configuration says."""
     trust_remote_code: bool = False
@@ -87,6 +93,11 @@ class ModelSpec(BaseModel):
             raise ValueError(
                 "source: must be package:import_name/path, path:folder-or-file.gguf or hub:owner/name@revision"
             )
+        foreign_entries = self.model_fields_set & {"cache_gb", "attention", "compile"}
+        if foreign_entries and self.engine != "causal":
+            raise ValueError(f"{min(foreign_entries)}: only engine 'causal' has it")
+        if self.engine == "causal" and self.tokens_per_step <= self.max_batch:
+            raise ValueError("tokens_per_step: must be more than max_batch, or prompts would never be read")
         if self.faults and self.engine != "echo":
             raise ValueError("faults: only engine 'echo' has them")
         return self

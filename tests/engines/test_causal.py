@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ktqueue.job import Task, Usage
-from tests.support.engines import ROOM, Run, causal_engine, generate, greedy
+from tests.support.engines import Run, causal_engine, generate, greedy
 from tests.support.tiny_models import tiny_llama
 from worker.engines.base import Request
-from worker.engines.causal.dense import DenseBatch, Reading
-from worker.engines.causal.slab import COLUMNS, cells
 
 WORDS = "a brown fox and the lazy dog went over hills to see what is there for tea"
 
@@ -58,28 +61,17 @@ def test_a_long_prompt_is_read_piece_by_piece_while_others_go_on(
     run = Run(engine, short)
     run.step()
     run.submit(long)
+    quick, slow = engine._members["short"][0], engine._members["long"][0]
     steps = 0
-    while engine._reading or engine._waiting:
-        before = len(engine._active[0].tokens)
+    while len(slow.tokens) == 40:
+        before = len(quick.tokens)
         run.step()
         steps += 1
-        assert len(engine._active[0].tokens) == before + 1
-    assert steps == 6
+        assert len(quick.tokens) == before + 1
+    assert steps == 7
     run.end()
     for request in (short, long):
         assert tokens(run, request.id) == reference(causal, tokenizer, request)
-
-
-def test_the_slab_is_copied_into_a_larger_one_when_it_is_full(tokenizer: PreTrainedTokenizerFast) -> None:
-    model = tiny_llama(positions=512)
-    asked = [generate("old", "tea", max_tokens=2 * COLUMNS), generate("late", WORDS, max_tokens=9)]
-    run = Run(causal_engine(model, tokenizer, context=512), asked[0])
-    for _ in range(COLUMNS + 20):
-        run.step()
-    run.submit(asked[1])
-    run.end()
-    for request in asked:
-        assert tokens(run, request.id) == reference(model, tokenizer, request)
 
 
 def test_a_longer_prompt_than_all_before_it_moves_the_others(
@@ -184,52 +176,106 @@ def test_no_more_than_max_batch_are_members_and_all_that_were_submitted_are_serv
     assert max(finished.largest_batch for finished in run.finished.values()) == 3
 
 
-def test_members_wait_where_memory_is_for_fewer(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    a_token = DenseBatch(llama, memory=1 << 20)
-    per_token = (1 << 20) // (a_token.longest + COLUMNS)
-    batch = DenseBatch(llama, memory=per_token * cells(2, 30))
-    run = Run(
-        causal_engine(llama, tokenizer, batch=batch), *[generate(f"r{i}", "tea", max_tokens=27) for i in range(4)]
-    ).end()
-    assert [finished.largest_batch for finished in run.finished.values()] == [2, 2, 2, 2]
+def test_requests_wait_where_memory_is_for_fewer(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    asked = [generate(f"r{i}", WORDS[i : i + 8], max_tokens=24) for i in range(4)]
+    run = Run(causal_engine(llama, tokenizer, tokens=40), *asked).end()
+    for request in asked:
+        assert tokens(run, request.id) == reference(llama, tokenizer, request)
 
 
-class Poisoned(DenseBatch):
-    """Fails whenever the poison is among the tokens it is given."""
+LETTERS = st.text("abc", min_size=1, max_size=30)
+ASKED = st.tuples(LETTERS, st.integers(1, 24), st.integers(0, 3), st.sampled_from([None, None, None, 1, 4]))
+"""A prompt, how long its answer is, the steps until the next one comes, and after how many steps it is cancelled."""
 
-    def __init__(self, model: PreTrainedModel, poison: int) -> None:
-        super().__init__(model, memory=ROOM)
-        self._poison = poison
-        self.failures = 0
 
-    def read(self, prompts: Sequence[Sequence[int]]) -> Reading:
-        return CheckedReading(self, self._model, prompts)
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    asked=st.lists(ASKED, min_size=1, max_size=9),
+    room=st.integers(56, 200),
+    budget=st.integers(5, 40),
+    block_size=st.sampled_from([2, 4, 16]),
+    ahead=st.booleans(),
+)
+def test_tokens_are_those_of_generate_whatever_happens(
+    causal: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    asked: list[tuple[str, int, int, int | None]],
+    room: int,
+    budget: int,
+    block_size: int,
+    ahead: bool,
+) -> None:
+    """Arrivals, shared beginnings, chunks, too little memory, cancellation; steps that are launched ahead, or not."""
+    run = Run(causal_engine(causal, tokenizer, tokens=room, budget=budget, block_size=block_size, ahead=ahead))
+    requests = [generate(f"r{i}", prompt, max_tokens=most) for i, (prompt, most, _, _) in enumerate(asked)]
+    leaving: dict[int, str] = {}
+    steps = 0
 
-    def decode(self, given: Sequence[int]) -> torch.Tensor:
-        self.check(given)
-        return super().decode(given)
+    def step() -> None:
+        nonlocal steps
+        run.step()
+        steps += 1
+        if steps in leaving:
+            run.cancel(leaving[steps])
 
-    def check(self, given: Sequence[int]) -> None:
-        if self._poison in given:
-            self.failures += 1
+    for request, (_, _, pause, leaves) in zip(requests, asked, strict=True):
+        while run.engine.capacity() == 0:
+            step()
+        run.submit(request)
+        if leaves is not None:
+            leaving[steps + leaves] = request.id
+        for _ in range(pause):
+            step()
+    while run.inside:
+        step()
+    assert run.errors == {}
+    for request in requests:
+        if request.id in run.finished:
+            assert tokens(run, request.id) == reference(causal, tokenizer, request)
+            assert run.texts.get(request.id, "") == run.result(request.id)["text"]
+    assert {request.id for request in requests} - set(leaving.values()) <= set(run.finished)
+
+
+def test_choices_are_told_apart_and_share_their_prompt(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    wish = {"max_tokens": 12, "temperature": 1.5, "seed": 5}
+    run = Run(causal_engine(llama, tokenizer, max_batch=2))
+    run.submit(generate("many", WORDS[:22], n=5, **wish), generate("one", WORDS[:22], **wish))
+    run.end()
+    choices = run.result("many")["choices"]
+    assert choices[0]["tokens"] == tokens(run, "one")
+    assert len({tuple(choice["tokens"]) for choice in choices}) == 5
+    assert run.finished["many"].usage == Usage(
+        prompt_tokens=22, completion_tokens=sum(len(c["tokens"]) for c in choices)
+    )
+
+
+@contextmanager
+def poisoned(model: PreTrainedModel, poison: int) -> Iterator[list[int]]:
+    """Within it, the model fails whenever the poison is among the tokens it is given; each time is noted."""
+    failures: list[int] = []
+
+    def check(_: torch.nn.Module, __: tuple[Any, ...], given: dict[str, Any]) -> None:
+        if poison in given["input_ids"]:
+            failures.append(poison)
             raise RuntimeError("kernel of doom\n  stack trace")
 
-
-class CheckedReading(Reading):
-    def __init__(self, batch: Poisoned, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
-        super().__init__(model, prompts)
-        self._batch = batch
-        self._tokens = [token for prompt in prompts for token in prompt]
-
-    def advance(self, columns: int) -> torch.Tensor:
-        self._batch.check(self._tokens)
-        return super().advance(columns)
+    handle = model.register_forward_pre_hook(check, with_kwargs=True)
+    try:
+        yield failures
+    finally:
+        handle.remove()
 
 
-def test_a_prompt_that_can_not_be_read_fails_alone(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    batch = Poisoned(llama, tokenizer("%").input_ids[0])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_prompt_that_can_not_be_read_fails_alone(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, ahead: bool
+) -> None:
     asked = [generate(job_id, prompt, max_tokens=5) for job_id, prompt in (("a", "tea"), ("bad", "t%a"), ("b", "fox"))]
-    run = Run(causal_engine(llama, tokenizer, batch=batch), *asked).end()
+    with poisoned(llama, tokenizer("%").input_ids[0]):
+        run = Run(causal_engine(llama, tokenizer, ahead=ahead), *asked).end()
     assert sorted(run.errors) == ["bad"]
     assert run.errors["bad"].message == "RuntimeError: kernel of doom"
     assert not run.errors["bad"].retryable
@@ -237,8 +283,9 @@ def test_a_prompt_that_can_not_be_read_fails_alone(llama: PreTrainedModel, token
         assert run.finished[request.id].result["tokens"] == reference(llama, tokenizer, request)
 
 
+@pytest.mark.parametrize("ahead", [False, True])
 def test_a_member_that_breaks_every_batch_fails_alone(
-    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, ahead: bool
 ) -> None:
     asked = requests(9, most=12)
     expected = {request.id: reference(llama, tokenizer, request) for request in asked}
@@ -247,10 +294,10 @@ def test_a_member_that_breaks_every_batch_fails_alone(
     culprit, poison = next(
         (job_id, token) for job_id, answer in expected.items() for token in answer[3:-1] if given.count(token) == 1
     )
-    batch = Poisoned(llama, poison)
-    run = Run(causal_engine(llama, tokenizer, batch=batch, max_batch=9), *asked).end()
+    with poisoned(llama, poison) as failures:
+        run = Run(causal_engine(llama, tokenizer, max_batch=9, ahead=ahead), *asked).end()
     assert sorted(run.errors) == [culprit]
-    assert batch.failures > 1
+    assert len(failures) > 1
     for job_id, finished in run.finished.items():
         assert finished.result["tokens"] == expected[job_id]
         assert run.texts[job_id] == finished.result["text"]
@@ -258,19 +305,20 @@ def test_a_member_that_breaks_every_batch_fails_alone(
     assert max(finished.largest_batch for finished in after.finished.values()) > 1
 
 
-class Blinded(DenseBatch):
-    """One row of its logits is not a number, from the first step that has a second row."""
-
-    def decode(self, given: Sequence[int]) -> torch.Tensor:
-        logits = super().decode(given).clone()
-        if len(given) > 1:
-            logits[1] = torch.nan
-        return logits
-
-
 def test_a_row_that_is_not_a_number_fails_alone(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """The second row's logits are not numbers, while it has a neighbour."""
+
+    def blind(_: torch.nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        if output.logits.shape[1] > 1:
+            output.logits[:, 1] = torch.nan
+        return output
+
     asked = [generate("a", "tea", max_tokens=9), generate("bad", "fox", max_tokens=9, temperature=1.0)]
-    run = Run(causal_engine(llama, tokenizer, batch=Blinded(llama, memory=ROOM)), *asked).end()
+    handle = llama.register_forward_hook(blind)
+    try:
+        run = Run(causal_engine(llama, tokenizer), *asked).end()
+    finally:
+        handle.remove()
     assert {job_id: error.code for job_id, error in run.errors.items()} == {"bad": "engine_error"}
     assert run.finished["a"].result["tokens"] == reference(llama, tokenizer, asked[0])
 

@@ -27,7 +27,7 @@ QUESTIONS = [
 
 
 def model_of(engine: CausalEngine) -> PreTrainedModel:
-    return engine._batch._model
+    return engine._executor._model
 
 
 def tokenizer_of(engine: CausalEngine) -> PreTrainedTokenizerBase:

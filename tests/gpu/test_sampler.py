@@ -66,7 +66,7 @@ def test_a_captured_graph_draws_the_same(features: Features) -> None:
     wishes = WISHES if features else [Sampling()] * 3
     host, device = both(LARGE, wishes)
     rows, slots = torch.zeros(len(wishes), LARGE, device=CUDA), torch.arange(len(wishes), device=CUDA)
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call] # it has no annotations
+    side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         device.draw(rows, slots, features)

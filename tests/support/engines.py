@@ -7,15 +7,19 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ktqueue.batching import Rules
 from ktqueue.job import JobError, JsonObject, Task
+from ktqueue.room import Room
 from worker.engines.base import Delta, Engine, Failed, Finished, Output, Request
-from worker.engines.causal.dense import DenseBatch
+from worker.engines.causal.attention.choose import choose
+from worker.engines.causal.blocks import Blocks
+from worker.engines.causal.cache import Cache, Size
 from worker.engines.causal.engine import CausalEngine
+from worker.engines.causal.executor import Executor
+from worker.engines.causal.paged import prepare
 from worker.engines.causal.prompt import PromptReader
+from worker.engines.causal.sampler import Sampler
+from worker.engines.causal.scheduler import Scheduler
 from worker.engines.loading import voice
-
-ROOM = 1 << 30
 
 
 class Run:
@@ -27,6 +31,7 @@ class Run:
         self.finished: dict[str, Finished] = {}
         self.errors: dict[str, JobError] = {}
         self.texts: dict[str, str] = {}
+        self.told: dict[str, int] = {}
         self.submit(*requests)
 
     def submit(self, *requests: Request) -> None:
@@ -65,18 +70,24 @@ class Run:
         return self.finished[job_id].result
 
     def _more_text(self, delta: Delta) -> None:
-        so_far = self.texts.get(delta.id, "")
+        name = f"{delta.id}/{delta.choice}" if delta.choice else delta.id
+        so_far = self.texts.get(name, "")
         assert delta.offset == len(so_far)
         assert delta.text
         assert 0 < delta.progress <= 1
-        self.texts[delta.id] = so_far + delta.text
+        assert delta.told > self.told.get(delta.id, 0)
+        self.texts[name] = so_far + delta.text
+        self.told[delta.id] = delta.told
 
 
 def greedy(model: Any, prompt: list[int], most: int) -> list[int]:
     """What transformers' own loop answers to this prompt alone, taking the likeliest token each time."""
     ids = torch.tensor([prompt], device=model.device)
+    attention = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
     with torch.inference_mode():
         output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False)
+    model.set_attn_implementation(attention)
     return [int(token) for token in output[0, len(prompt) :]]
 
 
@@ -87,15 +98,31 @@ def causal_engine(
     context: int = 64,
     max_batch: int = 4,
     budget: int = 2048,
-    batch: DenseBatch | None = None,
+    tokens: int = 4096,
+    block_size: int = 4,
+    ahead: bool = False,
 ) -> CausalEngine:
-    """An engine of a model that is there already."""
+    """An engine of a model that is there already, with room for so many ``tokens`` of all requests together."""
+    size = Size(1 - -tokens // block_size, block_size)
+    attention = choose(model.device, model.dtype)
+    vocabulary = model.config.get_text_config().vocab_size
+    prompts = PromptReader(tokenizer, context)
+    prompts.limit(size.tokens)
+    executor = Executor(
+        model,
+        Cache(prepare(model), size, attention, model.device),
+        Sampler(slots=max_batch, vocabulary=vocabulary, device=model.device),
+        slots=max_batch,
+        context=prompts.context,
+    )
     return CausalEngine(
-        batch or DenseBatch(model, memory=ROOM),
-        PromptReader(tokenizer, context),
+        Scheduler(Blocks(size.blocks, block_size), slots=max_batch, budget=budget),
+        executor,
+        prompts,
         voice(model, tokenizer),
-        max_batch=max_batch,
-        rules=Rules(budget=budget, overhead=8),
+        room=Room(max_batch, size.tokens, block_size),
+        vocabulary=vocabulary,
+        ahead=ahead,
     )
 
 

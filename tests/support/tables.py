@@ -67,8 +67,8 @@ def values(schema: Mapping[str, Any]) -> str:
             said = f"{least:,} and more"
         case {"type": "number", "maximum": most}:
             said = f"seconds, up to {most:,.0f}"
-        case {"format": "path"}:
-            said = "path"
+        case {"format": "path"} | {"type": "number"}:
+            said = schema.get("format", "number")
         case {"type": "boolean"}:
             said = "`true`, `false`"
         case _:

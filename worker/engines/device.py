@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from shutil import which
 
 import torch
 
@@ -30,11 +34,33 @@ def use_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-def cache_bytes(device: torch.device) -> int:
-    """How much memory keys and values may take: most of what is free on a GPU, a quarter of the machine's on a CPU."""
+def has_compiler() -> bool:
+    """Whether there is the C compiler that Triton, and so torch.compile, makes its kernels callable with."""
+    return any(which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang"))
+
+
+def cache_bytes(spec: ModelSpec, device: torch.device) -> int:
+    """How much memory keys and values may take: what the catalogue says, or else what can be spared.
+
+    On a GPU that is nearly all that is free, for nobody else needs it; on a CPU a quarter, for others do.
+    """
+    if spec.cache_gb is not None:
+        return int(spec.cache_gb * 1e9)
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * 0.7)
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+        return int(torch.cuda.mem_get_info(device)[0] * 0.95)
+    return free_memory() // 4
+
+
+def free_memory() -> int:
+    """Bytes that this process could still take: what is available, or left under the limit of its control group."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with suppress(OSError):  # only Linux has it
+        told = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        limits += [int(told[1]) * 1024] if told else []
+    with suppress(OSError, ValueError):  # there is no such group, or its limit is "max"
+        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
+        limits.append(max(0, limit - used))
+    return min(limits)
 
 
 def rules(spec: ModelSpec, device: torch.device) -> Rules:

@@ -26,11 +26,10 @@ from ktqueue.errors import ConfigurationError
 from ktqueue.job import Task
 from ktqueue.models import ModelSpec, Weights
 from worker.engines.base import Engine
-from worker.engines.causal.dense import DenseBatch
-from worker.engines.causal.engine import CausalEngine
+from worker.engines.causal.building import build
 from worker.engines.causal.prompt import PromptReader
-from worker.engines.causal.sequence import Voice
-from worker.engines.device import DTYPES, cache_bytes, choose_device, rules, use_threads
+from worker.engines.causal.voice import Voice, voice_of
+from worker.engines.device import DTYPES, choose_device, rules, use_threads
 from worker.engines.encoder import EncoderEngine
 from worker.engines.gguf_file import load_gguf
 from worker.engines.heads import POOLINGS, Head, Labels, Pooling, Vectors
@@ -64,27 +63,16 @@ def load_causal(spec: ModelSpec) -> Engine:
     with _clear_errors(spec):
         tokenizer = _tokenizer(spec, weights)
         model = _ready(_causal_model(spec, weights), device)
-        batch = DenseBatch(model, memory=cache_bytes(device))
-        context = min(_context(spec, model, LARGEST_SANE_CONTEXT), batch.longest)
-    return CausalEngine(
-        batch,
-        PromptReader(tokenizer, context),
-        voice(model, tokenizer),
-        max_batch=spec.max_batch,
-        rules=rules(spec, device),
-    )
+        context = _context(spec, model, LARGEST_SANE_CONTEXT)
+        return build(spec, model, PromptReader(tokenizer, context), voice(model, tokenizer))
 
 
 def voice(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Voice:
     """How this model's tokens are told, and which of them end an answer."""
-
-    def decode(tokens: list[int]) -> str:
-        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
     ends = model.generation_config.eos_token_id
     if ends is None:
         ends = tokenizer.eos_token_id
-    return Voice(decode, frozenset([ends] if isinstance(ends, int) else ends or []))
+    return voice_of(tokenizer, frozenset([ends] if isinstance(ends, int) else ends or []))
 
 
 def _prepare(spec: ModelSpec) -> torch.device:

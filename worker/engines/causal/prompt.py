@@ -14,7 +14,11 @@ class PromptReader:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int) -> None:
         self._tokenizer = tokenizer
-        self._context = context
+        self.context = context
+
+    def limit(self, tokens: int) -> None:
+        """There is no room for a longer prompt and its answer than this."""
+        self.context = min(self.context, tokens)
 
     def read(self, request: Request) -> list[int]:
         """The prompt's tokens, special ones included, at least one. Raises Refused.
@@ -28,13 +32,13 @@ class PromptReader:
         tokens: list[int] = self._tokenizer(text, add_special_tokens=special, truncation=False, verbose=False).input_ids
         if not text or not tokens:
             raise Refused("the prompt is empty")
-        if len(tokens) >= self._context:
-            raise too_long("the prompt", len(tokens), self._context - 1)
+        if len(tokens) >= self.context:
+            raise too_long("the prompt", len(tokens), self.context - 1)
         return tokens
 
     def room(self, tokens: int) -> int:
         """How many tokens of answer fit after a prompt of ``tokens``."""
-        return self._context - tokens
+        return self.context - tokens
 
     def _chat(self, messages: list[dict[str, str]]) -> str:
         if not self._tokenizer.chat_template:

@@ -13,6 +13,7 @@ from ktqueue.errors import ConfigurationError
 from worker.engines.causal.attention.base import Attention
 from worker.engines.causal.attention.gathered import Gathered
 from worker.engines.causal.attention.reference import Reference
+from worker.engines.device import has_compiler
 
 
 def choose(device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> Attention:
@@ -45,6 +46,8 @@ def _varlen(_: torch.device) -> Attention:
 def _why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     if find_spec("triton") is None:
         return "needs the package triton, which is not installed"
+    if not has_compiler():
+        return "needs a C compiler, to make its kernels callable"
     return _why_not_flash(device, dtype)
 
 

@@ -1,0 +1,375 @@
+"""The generation engine alone, on whatever device there is: correct first, then how fast, and what each part is worth.
+
+`python -m benchmarks.generation` on a machine with a GPU takes a random model of Qwen3-8B's shape in bfloat16; without
+one, a small model in float32. The workload is 256 requests, prompts of 32-512 tokens, answers of 32-256 (uniform, seed
+0), greedy, none of which ends early. All times are of the wall clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config
+
+from ktqueue.job import Task
+from ktqueue.models import ModelSpec
+from worker.engines.base import Delta, Failed, Finished, Request
+from worker.engines.causal.building import build
+from worker.engines.causal.engine import CausalEngine
+from worker.engines.causal.executor import Flight, Outcome
+from worker.engines.causal.prompt import PromptReader
+from worker.engines.loading import voice
+
+LARGE: dict[str, Any] = {
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+}
+SMALL: dict[str, Any] = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+}
+CONTEXT = 8192
+EXACT = 1e-4
+"""How far float32 logits may be apart, of those that the same tokens give in transformers' own forward."""
+
+
+def shape(*, large: bool) -> Qwen3Config:
+    """A Qwen3 of 8 billion weights, or a small one."""
+    return Qwen3Config(
+        **(LARGE if large else SMALL),
+        num_key_value_heads=8,
+        head_dim=128 if large else 64,
+        vocab_size=151_936 if large else 8192,
+        max_position_embeddings=40_960,
+        tie_word_embeddings=False,
+    )
+
+
+def random_model(config: Qwen3Config, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """A model of this shape. Its weights are random, and the same each time."""
+    torch.manual_seed(0)
+    with device:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.eval()
+    model.requires_grad_(requires_grad=False)
+    return model
+
+
+def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    """A word a token, so that a prompt has as many tokens as it should."""
+    tokenizer = Tokenizer(models.WordLevel({f"w{number}": number for number in range(vocabulary)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request of a workload: its prompt's tokens, and how many are to follow."""
+
+    prompt: Sequence[int]
+    answer: int
+
+    def request(self, number: int, **params: Any) -> Request:
+        """As the engine takes it."""
+        text = " ".join(f"w{token}" for token in self.prompt)
+        return Request(
+            str(number), Task.GENERATE, {"prompt": text}, {"max_tokens": self.answer, "ignore_eos": True} | params
+        )
+
+
+def workload(
+    vocabulary: int, count: int = 256, prompts: range = range(32, 513), answers: range = range(32, 257)
+) -> list[Asked]:
+    """Of uniform lengths."""
+    source = random.Random(0)
+    lengths = [(source.choice(prompts), source.choice(answers)) for _ in range(count)]
+    return [Asked([source.randrange(vocabulary) for _ in range(prompt)], answer) for prompt, answer in lengths]
+
+
+@dataclass
+class Run:
+    """What an engine did with requests."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    steps: int = 0
+    first: dict[str, float] = field(default_factory=dict)
+    gaps: list[float] = field(default_factory=list)
+
+    def line(self) -> str:
+        """In one line."""
+        first = sorted(self.first.values())
+        gaps = sorted(self.gaps)
+        return (
+            f"{self.tokens / self.seconds:.0f} tok/s, {self.tokens} in {self.seconds:.2f} s, {self.steps} steps; "
+            f"first token p50 {at(first, 0.5):.0f} p99 {at(first, 0.99):.0f} ms; "
+            f"gap p50 {at(gaps, 0.5):.1f} p90 {at(gaps, 0.9):.1f} p99 {at(gaps, 0.99):.1f} ms"
+        )
+
+
+def at(values: Sequence[float], share: float) -> float:
+    """A percentile of sorted seconds, in milliseconds."""
+    return values[min(len(values) - 1, int(share * len(values)))] * 1000 if values else 0.0
+
+
+def drive(engine: CausalEngine, arrivals: Sequence[tuple[int, Request]]) -> Run:
+    """Submit each request at its step, and step until all have ended. Raises if one fails."""
+    run, waiting, inside = Run(), list(arrivals), 0
+    last: dict[str, float] = {}
+    began = time.perf_counter()
+    while waiting or inside:
+        while waiting and waiting[0][0] <= run.steps and engine.capacity():
+            request = waiting.pop(0)[1]
+            engine.submit(request)
+            last[request.id] = time.perf_counter()
+            inside += 1
+        outputs = engine.step()
+        now = time.perf_counter()
+        run.steps += 1
+        for output in outputs:
+            if isinstance(output, Failed):
+                raise SystemExit(output.error.message)
+            if isinstance(output, Delta):
+                told = run.first if output.id not in run.first else None
+                if told is None:
+                    run.gaps.append(now - last[output.id])
+                else:
+                    told[output.id] = now - last[output.id]
+                last[output.id] = now
+            if isinstance(output, Finished):
+                inside -= 1
+                run.tokens += output.usage.completion_tokens if output.usage else 0
+    run.seconds = time.perf_counter() - began
+    return run
+
+
+def at_once(asked: Sequence[Asked]) -> list[tuple[int, Request]]:
+    """All arrive before the first step."""
+    return [(0, each.request(number)) for number, each in enumerate(asked)]
+
+
+@contextmanager
+def waiting_counted() -> Iterator[list[float]]:
+    """How long the host waits for the device, call by call."""
+    waits: list[float] = []
+    land = Flight.land
+
+    def timed(flight: Flight) -> list[Outcome]:
+        began = time.perf_counter()
+        if flight._done:
+            flight._done.synchronize()
+        waits.append(time.perf_counter() - began)
+        return land(flight)
+
+    Flight.land = timed  # type: ignore[assignment,method-assign]
+    try:
+        yield waits
+    finally:
+        Flight.land = land  # type: ignore[method-assign]
+
+
+class Bench:
+    """One model, and engines of it."""
+
+    def __init__(self, *, quick: bool) -> None:
+        self.large = torch.cuda.is_available() and not quick
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.dtype = torch.bfloat16 if self.large else torch.float32
+        self.config = shape(large=self.large)
+        self.tokenizer = word_tokenizer(self.config.vocab_size)
+        self.slots = 256 if self.large else 16
+
+    def engine(self, **entries: Any) -> CausalEngine:
+        """A new model in a new engine; the last one's memory is free again."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        slots = entries.pop("max_batch", self.slots)
+        budget = entries.pop("tokens_per_step", 8192 if self.large else 512)
+        spec = ModelSpec.model_validate(
+            {
+                "alias": "m",
+                "engine": "causal",
+                "source": "path:.",
+                "max_batch": slots,
+                "tokens_per_step": budget,
+                **entries,
+            }
+        )
+        model = random_model(self.config, self.device, self.dtype)
+        return build(spec, model, PromptReader(self.tokenizer, CONTEXT), voice(model, self.tokenizer))
+
+    def decode_step(self, engine: CausalEngine, batch: int, context: int = 400, steps: int = 40) -> tuple[float, float]:
+        """Milliseconds a step takes when so many decode around this context, and of these, the host's own."""
+        asked = workload(
+            self.config.vocab_size, batch, range(context - 20, context - 19), range(steps + 24, steps + 25)
+        )
+        for number, each in enumerate(asked):
+            engine.submit(each.request(number))
+        while len(engine._scheduler.running) < batch or not all(each.decodes for each in engine._scheduler.running):
+            engine.step()
+        for _ in range(4):
+            engine.step()
+        with waiting_counted() as waits:
+            took = []
+            for _ in range(steps - 10):
+                began = time.perf_counter()
+                engine.step()
+                took.append(time.perf_counter() - began)
+        for number in range(batch):
+            engine.cancel(str(number))
+        engine.step()
+        own = [whole - wait for whole, wait in zip(took, waits, strict=True)]
+        return statistics.median(took) * 1000, statistics.median(own) * 1000
+
+
+def check(device: torch.device) -> str:
+    """Greedy answers in float32 are those of `generate`, and an answer in a batch is the answer alone."""
+    config = shape(large=False)
+    tokenizer = word_tokenizer(config.vocab_size)
+    plain, model = (random_model(shape(large=False), device, torch.float32) for _ in range(2))
+    spec = ModelSpec(alias="m", engine="causal", source="path:.", max_batch=8, tokens_per_step=96, cache_gb=0.2)
+    engine = build(spec, model, PromptReader(tokenizer, 512), voice(model, tokenizer))
+    asked = workload(config.vocab_size, 16, range(4, 120), range(4, 24))
+    results: dict[str, Any] = {}
+    for number, each in enumerate(asked):
+        while not engine.capacity():
+            _collect(engine, results)
+        engine.submit(each.request(number))
+        _collect(engine, results)
+    while len(results) < len(asked):
+        _collect(engine, results)
+    equal = 0
+    for number, each in enumerate(asked):
+        ids = torch.tensor([each.prompt], device=device)
+        generate: Any = plain.generate
+        with torch.inference_mode():
+            right = generate(ids, max_new_tokens=each.answer, do_sample=False, eos_token_id=None)[0, ids.shape[1] :]
+        equal += right.tolist() == results[str(number)]["tokens"]
+    if equal != len(asked):
+        raise SystemExit(f"float32: only {equal} of {len(asked)} answers are those of generate")
+    return f"float32 on {device.type}: {equal} of {len(asked)} answers are those of generate"
+
+
+def _collect(engine: CausalEngine, results: dict[str, Any]) -> None:
+    for output in engine.step():
+        if isinstance(output, Failed):
+            raise SystemExit(output.error.message)
+        if isinstance(output, Finished):
+            results[output.id] = output.result
+
+
+def steps(bench: Bench, engine: CausalEngine, label: str) -> None:
+    """What a decode step takes."""
+    for batch in (1, 64, 256) if bench.large else (1, 8, 16):
+        whole, own = bench.decode_step(engine, batch)
+        print(
+            f"{label}: decode step, batch {batch}, context 400: {whole:.2f} ms, of these the host {own:.2f}", flush=True
+        )
+
+
+def whole(bench: Bench, engine: CausalEngine, label: str) -> None:
+    """The workload."""
+    asked = workload(bench.config.vocab_size, 256 if bench.large else 32)
+    run = drive(engine, at_once(asked))
+    print(f"{label}: workload {run.line()}", flush=True)
+    if bench.device.type == "cuda":
+        print(f"{label}: peak memory {torch.cuda.max_memory_allocated() / 1e9:.1f} GB", flush=True)
+
+
+def four(bench: Bench, engine: CausalEngine) -> None:
+    """Four at once against one after the other."""
+    asked = workload(bench.config.vocab_size, 4, range(200, 201), range(128, 129))
+    alone = sum(drive(engine, at_once([each])).seconds for each in asked)
+    together = drive(engine, at_once(asked)).seconds
+    print(f"4 at once against one after the other: {alone / together:.2f} x", flush=True)
+
+
+def bursts(bench: Bench) -> None:
+    """64 long prompts arrive over 16 that run: the gaps between the tokens of the 16, with chunks and without."""
+    p99 = {}
+    for label, budget in (("chunks of 1024", 1024), ("whole prompts", 64 * 1024)):
+        engine = bench.engine(max_batch=128, tokens_per_step=budget)
+        running = workload(bench.config.vocab_size, 16, range(64, 65), range(400, 401))
+        burst = workload(bench.config.vocab_size, 64, range(512, 1025), range(16, 17))
+        requests = [(0, each.request(number)) for number, each in enumerate(running)]
+        requests += [(60, each.request(16 + number)) for number, each in enumerate(burst)]
+        run = drive(engine, requests)
+        p99[label] = at(sorted(run.gaps), 0.99)
+        print(f"burst, {label}: {run.line()}", flush=True)
+        del engine
+    print(f"burst: p99 gap {p99['chunks of 1024'] / p99['whole prompts']:.2f} of without chunks", flush=True)
+
+
+def prefixes(bench: Bench) -> None:
+    """64 requests that begin with the same 1,000 tokens."""
+    firsts = {}
+    for label, sharing in (("shared", True), ("not shared", False)):
+        engine = bench.engine()
+        engine._scheduler._blocks._sharing = sharing
+        source = random.Random(1)
+        prefix = [source.randrange(bench.config.vocab_size) for _ in range(1000)]
+        asked = [Asked([*prefix, *(source.randrange(999) for _ in range(24))], 8) for _ in range(64)]
+        drive(engine, at_once(workload(bench.config.vocab_size, 64, range(30, 31), range(8, 9))))
+        firsts[label] = statistics.fmean(drive(engine, at_once(asked)).first.values())
+        print(f"prefix of 1,000 tokens, {label}: first token after {firsts[label] * 1000:.1f} ms (mean)", flush=True)
+        del engine
+    print(f"prefix: {firsts['shared'] / firsts['not shared']:.2f} of without sharing", flush=True)
+
+
+def main() -> None:
+    """Everything, or the parts that are named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parts: dict[str, Callable[[Bench], None]] = {
+        "steps": _steps,
+        "plain": _plain,
+        "four": _four,
+        "bursts": bursts,
+        "prefixes": prefixes,
+    }
+    parser.add_argument("parts", nargs="*", default=list(parts), help=f"of {', '.join(parts)}")
+    parser.add_argument("--quick", action="store_true", help="a small model on a GPU too")
+    given = parser.parse_args()
+    bench = Bench(quick=given.quick)
+    print(check(bench.device), flush=True)
+    for part in given.parts:
+        began = time.perf_counter()
+        parts[part](bench)
+        print(f"({part}: {time.perf_counter() - began:.0f} s)", flush=True)
+
+
+def _steps(bench: Bench) -> None:
+    began = time.perf_counter()
+    engine = bench.engine()
+    print(f"ready after {time.perf_counter() - began:.1f} s", flush=True)
+    whole(bench, engine, "first")
+    steps(bench, engine, "engine")
+    whole(bench, engine, "engine")
+
+
+def _plain(bench: Bench) -> None:
+    engine = bench.engine(compile=False)
+    steps(bench, engine, "not compiled")
+    whole(bench, engine, "not compiled")
+
+
+def _four(bench: Bench) -> None:
+    four(bench, bench.engine(max_batch=8))
+
+
+if __name__ == "__main__":
+    main()

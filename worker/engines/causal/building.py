@@ -1,0 +1,85 @@
+"""From a loaded model to its engine: how it attends, how much it can hold, and what is captured beforehand."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from transformers import PreTrainedModel
+
+from ktqueue.models import ModelSpec
+from ktqueue.room import Room
+from worker.engines.causal.attention.choose import choose
+from worker.engines.causal.blocks import Blocks
+from worker.engines.causal.cache import Cache, size_for
+from worker.engines.causal.engine import CausalEngine
+from worker.engines.causal.executor import Executor
+from worker.engines.causal.fuse import compile_layers, merge_projections
+from worker.engines.causal.graphs import buckets
+from worker.engines.causal.paged import attending, prepare, unpaged
+from worker.engines.causal.prompt import PromptReader
+from worker.engines.causal.sampler import Sampler
+from worker.engines.causal.scheduler import Scheduler
+from worker.engines.causal.voice import Voice
+from worker.engines.device import cache_bytes, has_compiler
+
+BLOCK_SIZE = 16
+"""Tokens in a block. Smaller ones waste less at the ends of answers, larger ones are read in longer pieces."""
+
+logger = logging.getLogger(__name__)
+
+
+def build(spec: ModelSpec, model: PreTrainedModel, prompts: PromptReader, voice: Voice) -> CausalEngine:
+    """An engine for a model that is on its device already. Raises ConfigurationError."""
+    device = model.device
+    cuda = device.type == "cuda"
+    shapes = prepare(model)
+    compiled = cuda and has_compiler() if spec.compile is None else spec.compile
+    if compiled:
+        merge_projections(model)
+        compile_layers(model)
+    vocabulary = model.config.get_text_config().vocab_size
+    attention = choose(device, model.dtype, spec.attention)
+    sampler = Sampler(slots=spec.max_batch, vocabulary=vocabulary, device=device)
+    _try_largest_step(model, spec)
+    most = spec.max_batch * prompts.context
+    size = size_for(cache_bytes(spec, device), shapes, BLOCK_SIZE, most_tokens=most)
+    prompts.limit(size.tokens)
+    sizes = buckets(spec.max_batch) if cuda and attention.capturable else []
+    executor = Executor(
+        model,
+        Cache(shapes, size, attention, device),
+        sampler,
+        slots=spec.max_batch,
+        context=prompts.context,
+        buckets=sizes,
+    )
+    executor.warm_up()
+    scheduler = Scheduler(Blocks(size.blocks, size.block_size), slots=spec.max_batch, budget=spec.tokens_per_step)
+    logger.info(
+        "%s: %d blocks, %.1f GB of keys and values; %s, %d graphs",
+        spec.alias,
+        size.blocks - 1,
+        size.tokens * sum(shape.bytes_per_token for shape in shapes) / 1e9,
+        "layers compiled" if compiled else "layers not compiled",
+        len(sizes),
+    )
+    room = Room(spec.max_batch, size.tokens, size.block_size, attention.name)
+    return CausalEngine(scheduler, executor, prompts, voice, room=room, vocabulary=vocabulary, ahead=cuda)
+
+
+@torch.inference_mode()
+def _try_largest_step(model: PreTrainedModel, spec: ModelSpec) -> None:
+    """Let the device's allocator take what the largest step needs, so that what is free after it is really free."""
+    if model.device.type != "cuda":
+        return
+    tokens = spec.tokens_per_step
+    ids = torch.zeros(1, tokens, dtype=torch.long, device=model.device)
+    positions = torch.arange(tokens, device=model.device).unsqueeze(0)
+    keep = torch.arange(min(spec.max_batch, tokens), device=model.device)
+    with attending(unpaged()):
+        logits = model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep).logits
+    # A sampler works on a few tables of this size at once.
+    work = [logits.float() for _ in range(4)]
+    torch.cuda.synchronize(model.device)
+    del work

@@ -1,0 +1,263 @@
+"""Who computes how many tokens in the next step. Pure: it knows lengths and blocks, neither tensors nor clocks.
+
+Every step has a budget of tokens. First each sequence that decodes gets its one token, so that nobody who runs waits
+for a long prompt; what is left of the budget goes to prompts, oldest first, a piece at a time (A. Agrawal et al.,
+"Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve", 2024). When blocks run out, the youngest
+gives its own up and is computed again later; the oldest is never the youngest, so it always comes to its end, and then
+the next is the oldest: nobody waits for ever.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from worker.engines.causal.blocks import Blocks, Copy, Table
+
+
+class Place(Enum):
+    """Where a sequence is."""
+
+    WAITING = auto()
+    RUNNING = auto()
+    GONE = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A prompt and what was drawn after it, as far as it is known.
+
+    ``tokens`` are known. ``length`` counts them and those that a launched step draws; of these, ``computed`` are in
+    the cache. ``limit`` is the length it may come to. ``slot`` is its place in the batch while it runs. ``parent`` has
+    the same prompt.
+    """
+
+    tokens: list[int]
+    limit: int
+    parent: Sequence | None = None
+    order: int = 0
+    length: int = 0
+    computed: int = 0
+    cached: int = 0
+    slot: int = -1
+    decodes: bool = False
+    place: Place = Place.WAITING
+    table: Table = field(default_factory=Table)
+
+    def __post_init__(self) -> None:
+        self.length = len(self.tokens)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that it may come to has been launched."""
+        return self.length >= self.limit
+
+    @property
+    def told(self) -> bool:
+        """Whether all its tokens are known here."""
+        return len(self.tokens) == self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """``count`` tokens of a sequence from ``start``. It ``draws`` if they are the last it has, and so need a next."""
+
+    sequence: Sequence
+    start: int
+    count: int
+    draws: bool
+    decodes: bool
+
+
+@dataclass(slots=True)
+class Plan:
+    """One step: ``rows``, those that decode first; what is to be copied before it; and who came in."""
+
+    rows: list[Row] = field(default_factory=list)
+    copies: list[Copy] = field(default_factory=list)
+    admitted: list[Sequence] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are computed."""
+        return sum(row.count for row in self.rows)
+
+
+class Scheduler:
+    """Sequences that wait and run. ``slots`` run at once; a step computes up to ``budget`` tokens.
+
+    The budget must be larger than the slots, for a prompt to advance while all the others decode.
+    """
+
+    def __init__(self, blocks: Blocks, *, slots: int, budget: int) -> None:
+        if budget <= slots:
+            raise ValueError("the budget of a step must be larger than its slots")
+        self._blocks = blocks
+        self._budget = budget
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
+        self._slots = list(range(slots - 1, -1, -1))
+        self._most = slots
+        self._arrivals = 0
+        self.preempted = 0
+
+    @property
+    def running(self) -> list[Sequence]:
+        """Those that run, oldest first."""
+        return self._running
+
+    @property
+    def waiting(self) -> Iterable[Sequence]:
+        """Those that wait, the next first."""
+        return self._waiting
+
+    def fits(self, tokens: int) -> bool:
+        """Whether a sequence of so many tokens could ever run, alone."""
+        return self._blocks.needed(tokens) < self._blocks.count
+
+    def add(self, sequence: Sequence) -> None:
+        """Let a sequence wait for its turn."""
+        sequence.order = self._arrivals
+        self._arrivals += 1
+        self._waiting.append(sequence)
+
+    def remove(self, sequence: Sequence, *, spoilt: bool = False) -> None:
+        """It has ended, or nobody wants it: its slot and its blocks are free, and nobody finds what is ``spoilt``."""
+        if sequence.place is Place.RUNNING:
+            if spoilt:
+                self._blocks.discard(sequence.table)
+            self._running.remove(sequence)
+            self._release(sequence)
+        elif sequence.place is Place.WAITING:
+            self._waiting.remove(sequence)
+        sequence.place = Place.GONE
+
+    def retreat(self, most: int) -> None:
+        """Send all that run back, and run only ``most`` at once until `advance`. For after a step that failed."""
+        for sequence in reversed(self._running):
+            self._release(sequence)
+            sequence.place = Place.WAITING
+            self._waiting.appendleft(sequence)
+        for sequence in self._waiting:
+            # What was under way for them is lost.
+            sequence.length = len(sequence.tokens)
+        self._running.clear()
+        self._blocks.forget()
+        self._most = max(1, most)
+
+    def advance(self) -> None:
+        """One ended well: one more may run at once."""
+        self._most = min(self._most + 1, len(self._slots) + len(self._running))
+
+    def plan(self) -> Plan:
+        """The next step, and it counts as launched: lengths are those after it."""
+        plan = Plan()
+        rows: dict[Sequence, tuple[Row, list[Copy]]] = {}
+        decoding = [each for each in self._running if each.decodes]
+        reading = [each for each in self._running if not each.decodes]
+        sent_back = self.preempted
+        budget = self._budget
+        for sequence in decoding + reading:
+            budget -= self._row(sequence, budget, rows)
+        for row, _ in rows.values():
+            self._fill(row)
+        if self.preempted == sent_back:
+            self._admit(budget, rows, plan)
+        for row, copies in rows.values():
+            plan.rows.append(row)
+            plan.copies += copies
+            self._launched(row)
+        plan.rows.sort(key=lambda row: not row.decodes)
+        return plan
+
+    def know(self, sequence: Sequence, token: int) -> None:
+        """A token that a launched step has drawn."""
+        sequence.tokens.append(token)
+
+    def _row(self, sequence: Sequence, budget: int, rows: dict[Sequence, tuple[Row, list[Copy]]]) -> int:
+        """Give a running sequence its tokens of this step, if need be at the cost of the youngest: how many."""
+        count = min(sequence.length - sequence.computed, budget)
+        if sequence.place is not Place.RUNNING or sequence.whole or count <= 0:
+            return 0
+        end = sequence.computed + count
+        while (copies := self._blocks.reserve(sequence.table, sequence.computed, end)) is None:
+            youngest = self._running[-1]
+            rows.pop(youngest, None)
+            self._send_back(youngest)
+            if youngest is sequence:
+                return 0
+        rows[sequence] = _row(sequence, count), copies
+        return count
+
+    def _admit(self, budget: int, rows: dict[Sequence, tuple[Row, list[Copy]]], plan: Plan) -> None:
+        """Let in who waits, in order, while there are slots, and blocks for all they have so far and one token more."""
+        while self._waiting and budget > 0 and len(self._running) < self._most:
+            sequence = self._waiting[0]
+            # It may have been sent back while a token of it was under way, which it is to be read again with.
+            begun = self._begin(sequence, budget) if sequence.told else None
+            if begun is None:
+                break
+            rows[sequence] = begun
+            self._waiting.popleft()
+            sequence.place, sequence.slot = Place.RUNNING, self._slots.pop()
+            self._insert(sequence)
+            self._fill(begun[0])
+            plan.admitted.append(sequence)
+            budget -= begun[0].count
+
+    def _begin(self, sequence: Sequence, budget: int) -> tuple[Row, list[Copy]] | None:
+        table, cached = self._found(sequence)
+        count = min(sequence.length - cached, budget)
+        enough = self._blocks.needed(sequence.length + 1) - len(table.blocks) <= self._blocks.available
+        copies = self._blocks.reserve(table, cached, cached + count) if enough else None
+        if copies is None:
+            self._blocks.close(table)
+            return None
+        sequence.table, sequence.computed, sequence.cached = table, cached, cached
+        return _row(sequence, count), copies
+
+    def _found(self, sequence: Sequence) -> tuple[Table, int]:
+        """What is in the cache of it already: all but the last token where its parent has it, else whole blocks."""
+        parent = sequence.parent
+        if parent is not None and parent.place is Place.RUNNING and parent.computed >= sequence.length:
+            return self._blocks.fork(parent.table, sequence.length), sequence.length - 1
+        table = self._blocks.open(sequence.tokens)
+        return table, len(table.blocks) * self._blocks.size
+
+    def _insert(self, sequence: Sequence) -> None:
+        """Those that were sent back come in again before younger ones, so this is almost always the end."""
+        place = len(self._running)
+        while place and self._running[place - 1].order > sequence.order:
+            place -= 1
+        self._running.insert(place, sequence)
+
+    def _send_back(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
+        self._release(sequence)
+        sequence.place = Place.WAITING
+        self._waiting.appendleft(sequence)
+        self.preempted += 1
+
+    def _release(self, sequence: Sequence) -> None:
+        self._blocks.close(sequence.table)
+        self._slots.append(sequence.slot)
+        sequence.slot, sequence.computed, sequence.decodes, sequence.parent = -1, 0, False, None
+
+    def _fill(self, row: Row) -> None:
+        """Let what this row computes be found, as far as its tokens are known."""
+        sequence = row.sequence
+        self._blocks.fill(sequence.table, sequence.tokens, min(row.start + row.count, len(sequence.tokens)))
+
+    def _launched(self, row: Row) -> None:
+        sequence = row.sequence
+        sequence.computed += row.count
+        if row.draws:
+            sequence.length += 1
+            sequence.decodes = True
+
+
+def _row(sequence: Sequence, count: int) -> Row:
+    draws = sequence.computed + count == sequence.length
+    return Row(sequence, sequence.computed, count, draws, sequence.decodes)
