@@ -20,6 +20,8 @@ from tests.support.tiny_models import (
     save_encoder,
     tiny_gemma3,
     tiny_llama,
+    tiny_mistral,
+    tiny_moe,
     tiny_qwen3,
 )
 from worker.engines.causal.engine import CausalEngine
@@ -42,7 +44,7 @@ def llama() -> PreTrainedModel:
     return tiny_llama()
 
 
-@pytest.fixture(scope="session", params=[tiny_llama, tiny_qwen3, tiny_gemma3])
+@pytest.fixture(scope="session", params=[tiny_llama, tiny_qwen3, tiny_gemma3, tiny_mistral, tiny_moe])
 def causal(request: pytest.FixtureRequest) -> PreTrainedModel:
     """A model of each kind of attention."""
     model: PreTrainedModel = request.param()

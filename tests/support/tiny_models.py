@@ -13,12 +13,18 @@ from transformers import (
     BertModel,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 END, START, SEPARATOR, PAD = "<end>", "[CLS]", "[SEP]", "[PAD]"
@@ -92,6 +98,31 @@ def tiny_gemma3() -> PreTrainedModel:
     torch.manual_seed(3)
     layers = ["sliding_attention", "full_attention", "sliding_attention"]
     return _ready(Gemma3ForCausalLM(Gemma3TextConfig(**_CAUSAL, sliding_window=8, layer_types=layers)))
+
+
+def tiny_mistral() -> PreTrainedModel:
+    """Every layer looks back 12 tokens only."""
+    torch.manual_seed(6)
+    return _ready(MistralForCausalLM(MistralConfig(**_CAUSAL, sliding_window=12)))
+
+
+def tiny_moe() -> PreTrainedModel:
+    """Two experts of four for each token, and the embeddings are the head's weights too."""
+    torch.manual_seed(7)
+    sizes = _CAUSAL | {"tie_word_embeddings": True}
+    experts: dict[str, Any] = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "norm_topk_prob": True,
+    }
+    return _ready(Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, **experts)))
+
+
+def tiny_sinks() -> PreTrainedModel:
+    """Attention that may attend to nothing, which ours can't."""
+    experts: dict[str, Any] = {"num_local_experts": 2, "num_experts_per_tok": 1}
+    return _ready(GptOssForCausalLM(GptOssConfig(**_CAUSAL, **experts, sliding_window=8)))
 
 
 def save_causal(model: PreTrainedModel, folder: Path, *, chat_template: str | None = None) -> Path:

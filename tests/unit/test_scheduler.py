@@ -72,12 +72,12 @@ class Device:
                 self.cells[copy.target * SIZE + place] = self.cells.get(copy.source * SIZE + place, ())
         true = {row.sequence: (*row.sequence.tokens, *self._under_way(row.sequence)) for row in plan.rows}
         for row in plan.rows:
-            assert row.decodes or row.start + row.count <= len(row.sequence.tokens), "reads what is not known"
-            for place in range(row.start, row.start + row.count):
+            assert row.decodes or row.end <= len(row.sequence.tokens), "reads what is not known"
+            for place in range(row.start, row.end):
                 self.cells[cell(row.sequence, place)] = true[row.sequence][: place + 1]
                 self.computed += 1
         for row in plan.rows:
-            for place in range(row.start + row.count):
+            for place in range(row.end):
                 assert self.cells[cell(row.sequence, place)] == true[row.sequence][: place + 1], "it is another's"
         return [(row.sequence, after(true[row.sequence], self.salts[row.sequence])) for row in plan.rows if row.draws]
 
@@ -176,7 +176,7 @@ def test_whoever_decodes_gets_a_token_in_every_step_however_long_a_prompt_is_rea
     run.add([2] * 100, 1)
     for _ in range(10):
         plan = run.step()
-        assert [row.count for row in plan.rows if row.sequence is quick] == [1]
+        assert [row.tokens for row in plan.rows if row.sequence is quick] == [1]
         assert plan.tokens == 8
 
 

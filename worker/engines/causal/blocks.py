@@ -25,9 +25,13 @@ _ROOT = 0
 
 @dataclass(slots=True)
 class Table:
-    """A request's ``blocks``, in order. The first ``filled`` are known by their content, the last as ``last``."""
+    """A request's ``blocks``, in order. The first ``filled`` are known by their content, the last as ``last``.
+
+    ``version`` grows whenever the blocks are others, or more.
+    """
 
     blocks: list[int] = field(default_factory=list)
+    version: int = 0
     filled: int = 0
     last: int = _ROOT
 
@@ -88,6 +92,8 @@ class Blocks:
         What has to be copied first; None, and nothing has changed, if there are not enough blocks.
         """
         first = start // self.size
+        if end == start + 1 and first < len(table.blocks) and not self._is_read_by_others(table.blocks[first]):
+            return []
         others = [place for place in range(first, len(table.blocks)) if self._is_read_by_others(table.blocks[place])]
         missing = self.needed(end) - len(table.blocks)
         if len(others) + max(0, missing) > self.available:
@@ -101,6 +107,7 @@ class Blocks:
         table.blocks += [self._take() for _ in range(missing)]
         if table.filled > first:
             self._know_first(table, first)
+        table.version += 1
         return copies
 
     def fill(self, table: Table, tokens: Sequence[int], count: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -21,8 +21,7 @@ from worker.engines.causal.scheduler import Plan, Row
 NOT_A_NUMBER = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a row drew: its token, None if the model's output was not a number; and its chances, if asked for."""
 
     row: Row

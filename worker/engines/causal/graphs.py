@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from worker.engines.causal.packing import Tables, cells_of
+from worker.engines.causal.packing import Tables, cell_of
 from worker.engines.causal.sampler import GREEDY, Drawn, Features
 from worker.engines.causal.scheduler import Row
 from worker.engines.causal.upload import upload_all
@@ -72,7 +72,7 @@ class Graphs:
         inputs[0] = self._nobody
         inputs[0, : len(rows)] = [row.sequence.slot for row in rows]
         inputs[1, : len(rows)] = [row.start for row in rows]
-        inputs[2, : len(rows)] = [cells_of(row, block_size)[0] for row in rows]
+        inputs[2, : len(rows)] = [cell_of(row, block_size) for row in rows]
         uploaded, news = upload_all([inputs, tables.news(rows)], self._device)
         tables.tell(news)
         captured.inputs.copy_(uploaded)

@@ -20,7 +20,7 @@ class Penalties:
 
     def set(self, slots: Sequence[int], prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> None:
         """Begin anew with slots, a prompt and an answer each."""
-        self._seen[upload(slots, torch.int64, self._seen.device)] = 0
+        self._seen.index_fill_(0, upload(slots, torch.int64, self._seen.device), 0)
         self._seen.view(-1).index_fill_(0, self._cells(slots, [set(prompt) for prompt in prompts]), PROMPT)
         self._add(self._cells(slots, answers))
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import NamedTuple
 
 from worker.engines.causal.blocks import Blocks, Copy, Table
 
@@ -60,15 +61,19 @@ class Sequence:
         return len(self.tokens) == self.length
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """``count`` tokens of a sequence from ``start``. It ``draws`` if they are the last it has, and so need a next."""
+class Row(NamedTuple):
+    """The tokens of a sequence from ``start`` to before ``end``. It ``draws`` a next one if it has no more."""
 
     sequence: Sequence
     start: int
-    count: int
+    end: int
     draws: bool
     decodes: bool
+
+    @property
+    def tokens(self) -> int:
+        """How many they are."""
+        return self.end - self.start
 
 
 @dataclass(slots=True)
@@ -82,7 +87,7 @@ class Plan:
     @property
     def tokens(self) -> int:
         """How many tokens are computed."""
-        return sum(row.count for row in self.rows)
+        return sum(row.tokens for row in self.rows)
 
 
 class Scheduler:
@@ -205,7 +210,7 @@ class Scheduler:
             self._insert(sequence)
             self._fill(begun[0])
             plan.admitted.append(sequence)
-            budget -= begun[0].count
+            budget -= begun[0].tokens
 
     def _begin(self, sequence: Sequence, budget: int) -> tuple[Row, list[Copy]] | None:
         table, cached = self._found(sequence)
@@ -248,16 +253,16 @@ class Scheduler:
     def _fill(self, row: Row) -> None:
         """Let what this row computes be found, as far as its tokens are known."""
         sequence = row.sequence
-        self._blocks.fill(sequence.table, sequence.tokens, min(row.start + row.count, len(sequence.tokens)))
+        self._blocks.fill(sequence.table, sequence.tokens, min(row.end, len(sequence.tokens)))
 
     def _launched(self, row: Row) -> None:
         sequence = row.sequence
-        sequence.computed += row.count
+        sequence.computed = row.end
         if row.draws:
             sequence.length += 1
             sequence.decodes = True
 
 
 def _row(sequence: Sequence, count: int) -> Row:
-    draws = sequence.computed + count == sequence.length
-    return Row(sequence, sequence.computed, count, draws, sequence.decodes)
+    end = sequence.computed + count
+    return Row(sequence, sequence.computed, end, end == sequence.length, sequence.decodes)

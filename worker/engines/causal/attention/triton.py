@@ -7,7 +7,7 @@ import torch
 from worker.engines.causal.attention.base import Layout, Pages
 from worker.engines.causal.attention.flash import FlashReading, can_flash
 from worker.engines.causal.attention.gathered import Gathered
-from worker.engines.causal.attention.paged_decode import decode, splits_for, tiling_for
+from worker.engines.causal.attention.paged_decode import TILING, decode, splits_for
 
 
 class TritonAttention:
@@ -46,7 +46,7 @@ class TritonAttention:
             splits = splits_for(first, key.shape[1], self._processors)
             decode(
                 query, key, value, pages, self._layout, out,
-                block_size=self._block_size, splits=splits, tiling=tiling_for(query.shape[2], splits),
+                block_size=self._block_size, splits=splits, tiling=TILING,
                 scale=scale, window=window, softcap=softcap,
             )  # fmt: skip
         if first == len(query):
