@@ -51,7 +51,6 @@ def _worker(name: str, queue: str, slots: int) -> list[str]:
     return [
         "--quiet",
         "worker",
-        "--pool=prefork",
         f"--concurrency={slots}",
         f"--queues={queue}",
         f"--hostname={name}@%h",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil
 import pytest
@@ -15,6 +15,16 @@ pytestmark = pytest.mark.timeout(240)
 
 LANES = """
 [models.echo]
+engine = "echo"
+max_batch = 64
+faults = true
+
+[models.memory]
+engine = "echo"
+max_batch = 64
+faults = true
+
+[models.hang]
 engine = "echo"
 max_batch = 64
 faults = true
@@ -55,16 +65,29 @@ def outcomes(stack: Stack, job_id: str) -> list[tuple[str, bool]]:
     return [(each["outcome"], each["charged"]) for each in attempts(stack, job_id)]
 
 
-def a_batch(stack: Stack, count: int, params: dict[str, Any], **fields: Any) -> tuple[list[str], str]:
-    """Jobs that are in an engine together; the good ones, and the one with these ``params``."""
-    good = [{"model": "echo", "input": {"n": n}, "params": {"delay_ms": 200}} for n in range(count - 1)]
-    ids = stack.bulk([*good, {"model": "echo", "input": {}, "params": {"delay_ms": 100, **params}, **fields}])
+Batch: TypeAlias = tuple[list[str], str]
+"""Jobs that are in an engine together: the good ones, and the one that is not."""
+
+
+def a_batch(stack: Stack, lane: str, count: int, fail: str, **fields: Any) -> Batch:
+    good = [{"model": lane, "input": {"n": n}, "params": {"delay_ms": 200}} for n in range(count - 1)]
+    ids = stack.bulk([*good, {"model": lane, "input": {}, "params": {"delay_ms": 100, "fail": fail}, **fields}])
     return ids[:-1], ids[-1]
 
 
+@pytest.fixture(scope="module")
+def batches(stack: Stack) -> dict[str, Batch]:
+    """By what goes wrong in it. A dozen processes of each lane die one after the other, those of all lanes at once."""
+    return {
+        "crash": a_batch(stack, "echo", BATCH, "crash"),
+        "memory": a_batch(stack, "memory", BATCH, "memory"),
+        "hang": a_batch(stack, "hang", 4, "hang", max_attempts=1),
+    }
+
+
 @pytest.mark.parametrize("fail", ["crash", "memory"])
-def test_one_poison_job_among_63_good_ones_fails_alone(stack: Stack, fail: str) -> None:
-    good, poison = a_batch(stack, BATCH, {"fail": fail})
+def test_one_poison_job_among_63_good_ones_fails_alone(stack: Stack, batches: dict[str, Batch], fail: str) -> None:
+    good, poison = batches[fail]
 
     done = [stack.finished(job_id) for job_id in good]
     assert {job["state"] for job in done} == {"succeeded"}
@@ -75,8 +98,8 @@ def test_one_poison_job_among_63_good_ones_fails_alone(stack: Stack, fail: str) 
     assert [outcome for outcome in outcomes(stack, poison) if outcome[1]] == [("crashed", True)] * 3
 
 
-def test_a_step_that_hangs_is_ended_and_its_batch_mates_succeed(stack: Stack) -> None:
-    good, hanging = a_batch(stack, 4, {"fail": "hang"}, max_attempts=1)
+def test_a_step_that_hangs_is_ended_and_its_batch_mates_succeed(stack: Stack, batches: dict[str, Batch]) -> None:
+    good, hanging = batches["hang"]
 
     assert {stack.finished(job_id)["state"] for job_id in good} == {"succeeded"}
     assert stack.finished(hanging)["error"]["code"] == "engine_crashed"
