@@ -28,14 +28,15 @@ faults = true
 engine = "echo"
 max_batch = 64
 faults = true
-
+"""
+PAIR = """
 [models.pair]
 engine = "echo"
 slots = 2
 faults = true
 """
 BATCH = 64
-GRACE_S = 3
+GRACE_S = 2
 LEASE_S = 60
 """So long that nothing here comes back by its lease."""
 
@@ -51,7 +52,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One with short leases, whose workers are frozen past them."""
     given = {"KTQ_LEASE_SECONDS": "2", "KTQ_HEARTBEAT_SECONDS": "0.5"}
-    with running(tmp_path_factory.mktemp("forgetful"), models=LANES, **given) as started:
+    with running(tmp_path_factory.mktemp("forgetful"), models=PAIR, **given) as started:
         yield started
 
 
@@ -128,7 +129,7 @@ def test_what_a_killed_worker_held_goes_on_long_before_its_lease(stack: Stack, v
 
 
 def test_what_fits_the_grace_is_run_once_though_its_worker_was_told_to_stop(stack: Stack) -> None:
-    jobs = stack.bulk([{"model": "echo", "input": {"n": n}, "params": {"delay_ms": 1_500}} for n in range(BATCH)])
+    jobs = stack.bulk([{"model": "echo", "input": {"n": n}, "params": {"delay_ms": 1_000}} for n in range(BATCH)])
     parent = holding(stack, jobs[-1]).parent()
     assert parent is not None
     parent.send_signal(signal.SIGTERM)
@@ -140,7 +141,7 @@ def test_what_fits_the_grace_is_run_once_though_its_worker_was_told_to_stop(stac
 
 
 def test_what_does_not_fit_the_grace_is_given_back_uncharged(stack: Stack) -> None:
-    job = stack.submit("echo", {"n": 1}, params={"delay_ms": 4_500})
+    job = stack.submit("echo", {"n": 1}, params={"delay_ms": 3_000})
     parent = holding(stack, job["id"]).parent()
     assert parent is not None
     parent.send_signal(signal.SIGTERM)
