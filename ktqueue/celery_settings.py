@@ -20,6 +20,12 @@ DELIVER = "ktqueue.deliver"
 DELIVERIES = "deliveries"
 """The Celery queue that senders listen to."""
 
+SWEEP = "ktqueue.sweep"
+"""The task that repairs what a death left undone."""
+
+LIGHT = "light"
+"""The Celery queue of what is quick, and no model's business."""
+
 RETRY = {"max_retries": 2, "interval_start": 0.0, "interval_step": 0.1, "interval_max": 0.3}
 """Seconds. Without bounds Celery would try to publish for ever."""
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Sequence
 
+from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
-from ktqueue.celery_settings import DELIVERIES, lane_queue
+from ktqueue.celery_settings import DELIVERIES, LIGHT, lane_queue
 from ktqueue.errors import KtqueueError
 from ktqueue.models import load_catalogue
 from ktqueue.process import die_with_parent
 from ktqueue.settings import Settings
 from worker.app import create_app
-from worker.tasks import LIGHT_QUEUE, schedule, serve_deliveries, serve_lane, serve_light
+from worker.beat import schedule
 
-# Neighbours' heartbeats are not our business: the store's leases say who lives.
-QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING")
 USAGE = "usage: python -m worker lane MODEL | light | deliver | beat"
 
 
@@ -29,34 +29,46 @@ def main(arguments: Sequence[str], settings: Settings) -> None:
     # Celery says at length, whenever a broker is lost, what another major version of it will do.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     app = create_app(settings)
+    if arguments == ["beat"]:
+        schedule(app, settings)
+        app.Beat(quiet=True).run()
+    else:
+        _serve(app, settings, arguments)
+
+
+def _serve(app: Celery, settings: Settings, arguments: Sequence[str]) -> None:
+    from worker import tasks  # noqa: PLC0415 - beat has no use for a database, and stays small
+
     match arguments:
         case ["lane", model]:
             spec = load_catalogue(settings.models)[model]
-            serve_lane(app, settings, model)
-            app.worker_main(_worker(f"lane-{model}", lane_queue(model), spec.slots))
+            tasks.serve_lane(app, settings, model)
+            _work(app, f"lane-{model}", lane_queue(model), spec.slots)
         case ["light"]:
-            serve_light(app, settings)
-            app.worker_main(_worker("light", LIGHT_QUEUE, 1))
+            tasks.serve_light(app, settings)
+            _work(app, "light", LIGHT, 1)
         case ["deliver"]:
-            serve_deliveries(app, settings)
-            app.worker_main(_worker("deliver", DELIVERIES, 1))
-        case ["beat"]:
-            schedule(app, settings)
-            app.start(["--quiet", "beat", "--loglevel=WARNING"])
+            tasks.serve_deliveries(app, settings)
+            _work(app, "deliver", DELIVERIES, 1)
         case _:
             sys.exit(USAGE)
 
 
-def _worker(name: str, queue: str, slots: int) -> list[str]:
-    return [
-        "--quiet",
-        "worker",
-        "--pool=prefork",
-        f"--concurrency={slots}",
-        f"--queues={queue}",
-        f"--hostname={name}@%h",
-        *QUIET,
-    ]
+def _work(app: Celery, name: str, queue: str, slots: int) -> None:
+    """Be a Celery worker until told to stop. Its command line would do the same, and import a shell and much more."""
+    worker = app.Worker(
+        hostname=f"{name}@{socket.gethostname()}",
+        queues=[queue],
+        concurrency=slots,
+        quiet=True,
+        loglevel="WARNING",
+        # Neighbours' heartbeats are not our business: the store's leases say who lives.
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    sys.exit(worker.exitcode)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ class StopFlag:
 def create_app(settings: Settings) -> Celery:
     """A Celery app without tasks, for whichever role asks."""
     app = celery_app(settings.redis_url, current=True)
+    app.conf.worker_pool = "worker.pool:Pool"
     app.conf.worker_proc_alive_timeout = LOAD_TIMEOUT_S
     setup_logging.connect(lambda **_: configure_logging(settings), weak=False)
     return app

@@ -5,10 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from celery import Celery
 from celery.beat import ScheduleEntry, Scheduler
 
+from ktqueue.celery_settings import LIGHT, SWEEP
 from ktqueue.errors import LanesUnavailable
 from ktqueue.redis_client import Client, connect
+from ktqueue.settings import Settings
 
 
 class SparingScheduler(Scheduler):
@@ -35,3 +38,12 @@ class SparingScheduler(Scheduler):
 def sparing(redis_url: str) -> partial[SparingScheduler]:
     """What Celery's ``beat_scheduler`` may be set to."""
     return partial(SparingScheduler, redis=connect(redis_url))
+
+
+def schedule(app: Celery, settings: Settings) -> None:
+    """What beat sends, and when. A sweep that was not heard in time is dropped: the next is on its way."""
+    every = settings.sweep_seconds
+    app.conf.beat_scheduler = sparing(settings.redis_url)
+    app.conf.beat_schedule = {
+        "sweep": {"task": SWEEP, "schedule": every, "options": {"queue": LIGHT, "expires": every}}
+    }

@@ -8,16 +8,12 @@ from functools import cache
 from celery import Celery
 
 from ktqueue.bootstrap import bootstrap
-from ktqueue.celery_settings import DELIVER, DRAIN
+from ktqueue.celery_settings import DELIVER, DRAIN, SWEEP
 from ktqueue.errors import Unavailable
 from ktqueue.settings import Settings
 from worker.app import StopFlag, in_each_child
-from worker.beat import sparing
 from worker.post import Post
 from worker.slot import Slot
-
-SWEEP_TASK = "ktqueue.sweep"
-LIGHT_QUEUE = "light"
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +35,7 @@ def serve_light(app: Celery, settings: Settings) -> None:
     swept = cache(lambda: bootstrap(settings).sweep)
     in_each_child(swept, StopFlag(), settings)
 
-    @app.task(name=SWEEP_TASK)
+    @app.task(name=SWEEP)
     def sweep() -> None:
         try:
             swept()()
@@ -56,12 +52,3 @@ def serve_deliveries(app: Celery, settings: Settings) -> None:
     @app.task(name=DELIVER)
     def deliver() -> int:
         return post().drain()
-
-
-def schedule(app: Celery, settings: Settings) -> None:
-    """What beat sends, and when. A sweep that was not heard in time is dropped: the next is on its way."""
-    every = settings.sweep_seconds
-    app.conf.beat_scheduler = sparing(settings.redis_url)
-    app.conf.beat_schedule = {
-        "sweep": {"task": SWEEP_TASK, "schedule": every, "options": {"queue": LIGHT_QUEUE, "expires": every}}
-    }

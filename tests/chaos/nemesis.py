@@ -61,12 +61,12 @@ class Step:
     share: float
 
 
-def schedule(seed: int, kinds: Sequence[str]) -> Iterator[Step]:
-    """The same for the same seed, however the service behaves."""
+def schedule(seed: int, kinds: Sequence[str], pace: float = 1.0) -> Iterator[Step]:
+    """The same for the same seed, however the service behaves. Pauses are ``pace`` times as long as usual."""
     chance = random.Random(seed)
     weights = [WEIGHTS[kind] for kind in kinds]
     while True:
-        pause_s = chance.uniform(SHORTEST_PAUSE_S, LONGEST_PAUSE_S)
+        pause_s = pace * chance.uniform(SHORTEST_PAUSE_S, LONGEST_PAUSE_S)
         yield Step(pause_s, chance.choices(kinds, weights)[0], chance.random())
 
 

@@ -33,7 +33,8 @@ LOOK_S = 0.1
 class Plan:
     """``seconds``, ``kills`` of workers and those of senders are all reached before a trial ends.
 
-    ``kinds``: the faults to draw from. ``parked``: so many jobs wait all the time, in a lane that does not move.
+    ``kinds``: the faults to draw from. ``pace``: how long it pauses between two, as a share of what is usual.
+    ``parked``: so many jobs wait all the time, in a lane that does not move.
     """
 
     seed: int
@@ -44,6 +45,7 @@ class Plan:
     sender_kills: int = 0
     clients: int = 8
     followers: int = 3
+    pace: float = 1.0
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ def run(service: Service, plan: Plan) -> Trial:
 
 def _torment(nemesis: Nemesis, service: Service, plan: Plan, ends_at: float) -> None:
     possible = service.kinds()
-    steps = (step for step in schedule(plan.seed, plan.kinds) if step.kind in possible)
+    steps = (step for step in schedule(plan.seed, plan.kinds, plan.pace) if step.kind in possible)
 
     def enough(so_far: History) -> bool:
         killed = kills(so_far) >= plan.kills and sender_kills(so_far) >= plan.sender_kills

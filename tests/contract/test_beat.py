@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ktqueue.celery_settings import celery_app
+from ktqueue.celery_settings import LIGHT, SWEEP, celery_app
 from ktqueue.redis_client import Client, connect
 from ktqueue.settings import Settings
-from worker.beat import SparingScheduler
-from worker.tasks import LIGHT_QUEUE, SWEEP_TASK, schedule
+from worker.beat import SparingScheduler, schedule
 
 
 @pytest.fixture
@@ -31,10 +30,10 @@ def test_sweeps_that_nobody_takes_do_not_pile_up(scheduler: SparingScheduler, cl
     sweep = scheduler.schedule["sweep"]
     for _ in range(3):
         scheduler.apply_entry(sweep)
-        assert client.llen(LIGHT_QUEUE) == 1
-    [message] = client.lrange(LIGHT_QUEUE, 0, -1)
-    assert SWEEP_TASK in message
+        assert client.llen(LIGHT) == 1
+    [message] = client.lrange(LIGHT, 0, -1)
+    assert SWEEP in message
 
-    client.delete(LIGHT_QUEUE)
+    client.delete(LIGHT)
     scheduler.apply_entry(sweep)
-    assert client.llen(LIGHT_QUEUE) == 1
+    assert client.llen(LIGHT) == 1

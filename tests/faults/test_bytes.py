@@ -25,7 +25,7 @@ from tests.support.stack import Stack, running, until
 
 REQUESTS = int(os.environ.get("KTQ_TEST_REQUESTS", "1200"))
 SEED = 3
-CLIENTS = 6
+CLIENTS = 12
 GLANCE_S = 0.3
 """How long a client waits for an answer before it says that it will send no more."""
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil
 import pytest
@@ -19,13 +19,24 @@ engine = "echo"
 max_batch = 64
 faults = true
 
+[models.memory]
+engine = "echo"
+max_batch = 64
+faults = true
+
+[models.hang]
+engine = "echo"
+max_batch = 64
+faults = true
+"""
+PAIR = """
 [models.pair]
 engine = "echo"
 slots = 2
 faults = true
 """
 BATCH = 64
-GRACE_S = 3
+GRACE_S = 2
 LEASE_S = 60
 """So long that nothing here comes back by its lease."""
 
@@ -41,7 +52,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One with short leases, whose workers are frozen past them."""
     given = {"KTQ_LEASE_SECONDS": "2", "KTQ_HEARTBEAT_SECONDS": "0.5"}
-    with running(tmp_path_factory.mktemp("forgetful"), models=LANES, **given) as started:
+    with running(tmp_path_factory.mktemp("forgetful"), models=PAIR, **given) as started:
         yield started
 
 
@@ -55,16 +66,29 @@ def outcomes(stack: Stack, job_id: str) -> list[tuple[str, bool]]:
     return [(each["outcome"], each["charged"]) for each in attempts(stack, job_id)]
 
 
-def a_batch(stack: Stack, count: int, params: dict[str, Any], **fields: Any) -> tuple[list[str], str]:
-    """Jobs that are in an engine together; the good ones, and the one with these ``params``."""
-    good = [{"model": "echo", "input": {"n": n}, "params": {"delay_ms": 200}} for n in range(count - 1)]
-    ids = stack.bulk([*good, {"model": "echo", "input": {}, "params": {"delay_ms": 100, **params}, **fields}])
+Batch: TypeAlias = tuple[list[str], str]
+"""Jobs that are in an engine together: the good ones, and the one that is not."""
+
+
+def a_batch(stack: Stack, lane: str, count: int, fail: str, **fields: Any) -> Batch:
+    good = [{"model": lane, "input": {"n": n}, "params": {"delay_ms": 200}} for n in range(count - 1)]
+    ids = stack.bulk([*good, {"model": lane, "input": {}, "params": {"delay_ms": 100, "fail": fail}, **fields}])
     return ids[:-1], ids[-1]
 
 
+@pytest.fixture(scope="module")
+def batches(stack: Stack) -> dict[str, Batch]:
+    """By what goes wrong in it. A dozen processes of each lane die one after the other, those of all lanes at once."""
+    return {
+        "crash": a_batch(stack, "echo", BATCH, "crash"),
+        "memory": a_batch(stack, "memory", BATCH, "memory"),
+        "hang": a_batch(stack, "hang", 4, "hang", max_attempts=1),
+    }
+
+
 @pytest.mark.parametrize("fail", ["crash", "memory"])
-def test_one_poison_job_among_63_good_ones_fails_alone(stack: Stack, fail: str) -> None:
-    good, poison = a_batch(stack, BATCH, {"fail": fail})
+def test_one_poison_job_among_63_good_ones_fails_alone(stack: Stack, batches: dict[str, Batch], fail: str) -> None:
+    good, poison = batches[fail]
 
     done = [stack.finished(job_id) for job_id in good]
     assert {job["state"] for job in done} == {"succeeded"}
@@ -75,8 +99,8 @@ def test_one_poison_job_among_63_good_ones_fails_alone(stack: Stack, fail: str) 
     assert [outcome for outcome in outcomes(stack, poison) if outcome[1]] == [("crashed", True)] * 3
 
 
-def test_a_step_that_hangs_is_ended_and_its_batch_mates_succeed(stack: Stack) -> None:
-    good, hanging = a_batch(stack, 4, {"fail": "hang"}, max_attempts=1)
+def test_a_step_that_hangs_is_ended_and_its_batch_mates_succeed(stack: Stack, batches: dict[str, Batch]) -> None:
+    good, hanging = batches["hang"]
 
     assert {stack.finished(job_id)["state"] for job_id in good} == {"succeeded"}
     assert stack.finished(hanging)["error"]["code"] == "engine_crashed"
@@ -105,7 +129,7 @@ def test_what_a_killed_worker_held_goes_on_long_before_its_lease(stack: Stack, v
 
 
 def test_what_fits_the_grace_is_run_once_though_its_worker_was_told_to_stop(stack: Stack) -> None:
-    jobs = stack.bulk([{"model": "echo", "input": {"n": n}, "params": {"delay_ms": 1_500}} for n in range(BATCH)])
+    jobs = stack.bulk([{"model": "echo", "input": {"n": n}, "params": {"delay_ms": 1_000}} for n in range(BATCH)])
     parent = holding(stack, jobs[-1]).parent()
     assert parent is not None
     parent.send_signal(signal.SIGTERM)
@@ -117,7 +141,7 @@ def test_what_fits_the_grace_is_run_once_though_its_worker_was_told_to_stop(stac
 
 
 def test_what_does_not_fit_the_grace_is_given_back_uncharged(stack: Stack) -> None:
-    job = stack.submit("echo", {"n": 1}, params={"delay_ms": 4_500})
+    job = stack.submit("echo", {"n": 1}, params={"delay_ms": 3_000})
     parent = holding(stack, job["id"]).parent()
     assert parent is not None
     parent.send_signal(signal.SIGTERM)

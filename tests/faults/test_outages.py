@@ -26,11 +26,11 @@ from tests.support.partition import Elsewhere, Place, elsewhere
 from tests.support.servers import Server, postgres, valkey
 from tests.support.stack import Stack, running, until
 
-OUTAGE_S = float(os.environ.get("KTQ_TEST_OUTAGE_S", "6"))
+OUTAGE_S = float(os.environ.get("KTQ_TEST_OUTAGE_S", "4"))
 REDIS_BAR_S = 3.0
 SQL_BAR_S = 5.0
-HANG_S = 5.0
-LOCKED_S = 10.0
+HANG_S = 4.0
+LOCKED_S = 7.5
 NOTICED_BAR_S = 10.0
 CUT_S = 5.0
 """Long enough to be noticed on both sides."""
