@@ -43,8 +43,6 @@ SMALL: dict[str, Any] = {
     "num_attention_heads": 8,
 }
 CONTEXT = 8192
-EXACT = 1e-4
-"""How far float32 logits may be apart, of those that the same tokens give in transformers' own forward."""
 
 
 def shape(*, large: bool) -> Qwen3Config:
@@ -102,8 +100,10 @@ def workload(
 
 @dataclass
 class Run:
-    """What an engine did with requests: by request when its first token came, and how long after it was submitted;
-    and for each later one when it came, and how long after the one before. Seconds.
+    """What an engine did with requests, in seconds.
+
+    By request: how long after it was submitted its first token came, and when; and of each later one when it came, and
+    how long after the one before.
     """
 
     seconds: float = 0.0
