@@ -21,7 +21,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config
 
-from ktqueue.job import Task
+from ktqueue.job import JsonObject, Task
 from ktqueue.models import ModelSpec
 from worker.engines.base import Delta, Failed, Finished, Request
 from worker.engines.causal.building import build
@@ -81,12 +81,19 @@ class Asked:
     prompt: Sequence[int]
     answer: int
 
+    @property
+    def input(self) -> JsonObject:
+        """The prompt as a client sends it."""
+        return {"prompt": " ".join(f"w{token}" for token in self.prompt)}
+
+    @property
+    def params(self) -> JsonObject:
+        """The answer is as long as it may be."""
+        return {"max_tokens": self.answer, "ignore_eos": True}
+
     def request(self, number: int, **params: Any) -> Request:
         """As the engine takes it."""
-        text = " ".join(f"w{token}" for token in self.prompt)
-        return Request(
-            str(number), Task.GENERATE, {"prompt": text}, {"max_tokens": self.answer, "ignore_eos": True} | params
-        )
+        return Request(str(number), Task.GENERATE, self.input, self.params | params)
 
 
 def workload(
