@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ktqueue.events.base import END, REQUEUED, Event, EventId
-from ktqueue.job import Job, JobState
+from ktqueue.job import Job, JobState, Task
 
 
 def history(job: Job, after: EventId) -> Iterator[Event]:
@@ -30,12 +30,27 @@ def _all(job: Job, after: EventId) -> Iterator[Event]:
 
 
 def _rest_of_text(job: Job, after: EventId) -> Iterator[Event]:
-    text = (job.result or {}).get("text")
-    if not isinstance(text, str) or "finish_reason" not in (job.result or {}):
-        return
+    result = job.result or {}
     seen = after.offset if after.claim == job.claims else 0
-    if seen < len(text):
-        yield Event(job.id, EventId(job.claims, len(text)), "token", {"text": text[seen:], "offset": seen})
+    if isinstance(result.get("text"), str) and "finish_reason" in result:
+        text = result["text"]
+        if seen < len(text):
+            yield Event(job.id, EventId(job.claims, len(text)), "token", {"text": text[seen:], "offset": seen})
+    elif job.task is Task.GENERATE and isinstance(result.get("choices"), list):
+        yield from _choices(job, [str(choice.get("text", "")) for choice in result["choices"]], seen)
+
+
+def _choices(job: Job, texts: list[str], seen: int) -> Iterator[Event]:
+    """Several texts. How they came mixed is forgotten, so what is not all seen is told anew, a text whole each.
+
+    Their ids follow the last that can have been told live, which counts the characters of all.
+    """
+    live = sum(len(text) for text in texts)
+    if seen == live:
+        return
+    for choice in range(max(0, seen - live), len(texts)):
+        data = {"text": texts[choice], "offset": 0, "choice": choice}
+        yield Event(job.id, EventId(job.claims, live + 1 + choice), "token", data)
 
 
 def requeued_event(job: Job) -> Event:

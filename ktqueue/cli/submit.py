@@ -163,14 +163,15 @@ def _stream(session: Session, client: Client, job: Job) -> None:
     for event in client.stream(job):
         if session.as_json:
             emit(event)
-        elif event.type == "token":
+        elif event.type == "token" and "choice" not in event.data:
             text, offset = str(event.data.get("text", "")), int(event.data.get("offset", 0))
             if offset < shown:
                 click.echo("\n(that attempt was lost; the text starts anew)", err=True)
             click.echo(text, nl=False)
             shown = offset + len(text)
     ended = client.get(job)
-    # Engines that write no text as they go have said nothing yet; a text wants the end of its last line.
+    # Engines that write no text as they go have said nothing yet, nor have several choices, which come mixed; a text
+    # wants the end of its last line.
     _tell(session, ended, "" if shown else output_of(ended))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 
 from ktqueue.events.base import END, START, Event, EventId
 from ktqueue.history import history, terminal_event
-from ktqueue.job import JobState
+from ktqueue.job import JobState, Task
 from tests.support.lives import FAULT, NEW, Moment, lives
 
 
@@ -76,3 +76,19 @@ def test_an_end_says_why() -> None:
         "state",
         {"state": "failed", "code": "engine_error", "message": "the engine failed"},
     )
+
+
+def test_choices_are_told_anew_and_whole_unless_all_was_seen() -> None:
+    texts = ["tea", "", "coffee"]
+    result = {"choices": [{"text": text, "finish_reason": "stop", "tokens": []} for text in texts]}
+    row = replace(NEW, task=Task.GENERATE, claims=1, state=JobState.SUCCEEDED, started_at=7, result=result)
+
+    def rest(offset: int) -> list[str]:
+        told = [event for event in history(row, EventId(1, offset)) if event.type == "token"]
+        assert all(one.id < other.id for one, other in pairwise(told))
+        assert all(event.data["offset"] == 0 for event in told)
+        return [event.data["text"] for event in told]
+
+    assert rest(0) == rest(5) == texts
+    assert rest(9) == []
+    assert [rest(10), rest(11), rest(12)] == [["", "coffee"], ["coffee"], []]
