@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ktqueue.job import Task, Usage
-from tests.support.engines import Run, causal_engine, generate, greedy
+from tests.support.engines import Run, assert_chances_of, causal_engine, generate, greedy
 from tests.support.tiny_models import tiny_llama
 from worker.engines.base import Request
 
@@ -235,6 +235,39 @@ def test_tokens_are_those_of_generate_whatever_happens(
             assert tokens(run, request.id) == reference(causal, tokenizer, request)
             assert run.texts.get(request.id, "") == run.result(request.id)["text"]
     assert {request.id for request in requests} - set(leaving.values()) <= set(run.finished)
+
+
+def test_whatever_is_wrong_with_a_request_its_neighbours_do_not_notice(
+    causal: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Too long a prompt, an id that comes twice, temperatures far apart, a cancel, tokens that the model has not."""
+    good = [generate(f"good{i}", WORDS[i : i + 9], max_tokens=14) for i in range(3)]
+    run = Run(causal_engine(causal, tokenizer, max_batch=12, budget=24), good[0])
+    run.submit(generate("long", "x" * 64), generate("foreign", "tea", stop_token_ids=[100_000]))
+    run.step()
+    for temperature in (0.01, 2.0, 1e-9):
+        run.submit(generate(f"t{temperature}", "fox", max_tokens=9, temperature=temperature, seed=1))
+    run.submit(good[1], generate("twice", "hills", max_tokens=30), generate("leaves", "to see", max_tokens=30))
+    run.step()
+    run.texts.pop("twice", None)
+    run.told.pop("twice", None)
+    run.submit(generate("twice", "lazy", max_tokens=6), good[2])
+    run.cancel("leaves")
+    run.end()
+    assert {job_id: error.code for job_id, error in run.errors.items()} == {
+        "long": "context_length_exceeded",
+        "foreign": "invalid_request",
+    }
+    for request in [*good, generate("twice", "lazy", max_tokens=6)]:
+        assert run.finished[request.id].result["tokens"] == reference(causal, tokenizer, request)
+
+
+def test_in_bfloat16_chances_are_nearly_those_of_float32(tokenizer: PreTrainedTokenizerFast) -> None:
+    half = tiny_llama().bfloat16()
+    run = Run(causal_engine(half, tokenizer))
+    run.submit(*[generate(f"r{i}", WORDS[i : i + 12], max_tokens=12, logprobs=True) for i in range(4)])
+    run.end()
+    assert_chances_of(tiny_llama(), tokenizer, run, {f"r{i}": WORDS[i : i + 12] for i in range(4)}, within=0.2)
 
 
 def test_choices_are_told_apart_and_share_their_prompt(

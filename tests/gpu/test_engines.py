@@ -10,8 +10,16 @@ import torch
 from transformers import PreTrainedModel
 
 from ktqueue.models import ModelSpec
-from tests.support.engines import Run, causal_engine, embed, generate, greedy
-from tests.support.tiny_models import byte_tokenizer, save_causal, save_encoder, tiny_gemma3, tiny_llama, tiny_qwen3
+from tests.support.engines import Run, assert_chances_of, causal_engine, embed, generate, greedy
+from tests.support.tiny_models import (
+    byte_tokenizer,
+    save_causal,
+    save_encoder,
+    tiny_gemma3,
+    tiny_llama,
+    tiny_mistral,
+    tiny_qwen3,
+)
 from worker.engines.device import cache_bytes
 from worker.engines.registry import load
 
@@ -35,10 +43,29 @@ def test_tokens_are_those_of_generate(make: Callable[[], PreTrainedModel]) -> No
         assert run.result(str(number))["tokens"] == expected
 
 
+@pytest.mark.parametrize("make", [tiny_llama, tiny_qwen3, tiny_mistral])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_in_bfloat16_chances_are_nearly_those_of_float32(
+    tmp_path: Path, make: Callable[[], PreTrainedModel], *, compiled: bool
+) -> None:
+    """By our own kernels, replayed from graphs, a step ahead."""
+    save_causal(make(), tmp_path)
+    spec = ModelSpec(
+        alias="m", engine="causal", source=f"path:{tmp_path}", dtype="bfloat16", compile=compiled, cache_gb=0.1
+    )
+    prompts = {str(number): prompt for number, prompt in enumerate(PROMPTS)}
+    run = Run(load(spec))
+    for job_id, prompt in prompts.items():
+        run.submit(generate(job_id, prompt, max_tokens=20, logprobs=True))
+        run.step()
+    run.end()
+    assert_chances_of(make(), byte_tokenizer(), run, prompts, within=0.25)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_auto_is_cuda_in_any_precision(tmp_path: Path, dtype: str) -> None:
     save_causal(tiny_llama(), tmp_path)
-    entries = {"alias": "m", "engine": "causal", "source": f"path:{tmp_path}", "dtype": dtype}
+    entries = {"alias": "m", "engine": "causal", "source": f"path:{tmp_path}", "dtype": dtype, "cache_gb": 0.1}
     before = torch.cuda.memory_allocated()
     engine = load(ModelSpec.model_validate(entries))
     assert torch.cuda.memory_allocated() > before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -89,6 +90,21 @@ def greedy(model: Any, prompt: list[int], most: int) -> list[int]:
         output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False)
     model.set_attn_implementation(attention)
     return [int(token) for token in output[0, len(prompt) :]]
+
+
+def assert_chances_of(
+    model: Any, tokenizer: PreTrainedTokenizerBase, run: Run, prompts: Mapping[str, str], *, within: float
+) -> None:
+    """The logprobs of a run's answers are, but for rounding, those that this model gives to the same tokens."""
+    for job_id, prompt in prompts.items():
+        result = run.result(job_id)
+        before = tokenizer(prompt).input_ids
+        ids = torch.tensor([before + result["tokens"]], device=model.device)
+        with torch.inference_mode():
+            chances = model(input_ids=ids).logits[0].float().log_softmax(-1)
+        exact = chances[len(before) - 1 : -1].gather(1, ids[0, len(before) :].unsqueeze(-1)).squeeze(-1).cpu()
+        told = torch.tensor([each["logprob"] for each in result["logprobs"]])
+        assert torch.allclose(told, exact, rtol=0, atol=within), (told - exact).abs().max()
 
 
 def causal_engine(

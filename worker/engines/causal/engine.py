@@ -75,7 +75,11 @@ class CausalEngine:
         return self._room
 
     def submit(self, request: Request) -> None:
-        """Take a request in. One that can't be read, or could never fit, fails in the next step."""
+        """Take a request in. One that can't be read, or could never fit, fails in the next step.
+
+        An id that is in the engine already is forgotten first: the newer one counts.
+        """
+        self.cancel(request.id)
         sampling = sampling_of(request.params)
         try:
             prompt = self._prompts.read(request)
