@@ -20,8 +20,9 @@ up: $(VENV)/.installed ## serve on http://127.0.0.1:8000 until Ctrl-C
 demo: $(VENV)/.installed ## start a stack of its own, show it working on real models, exit
 	@$(BIN)/ktqueue demo
 
+# Half of the tests' time is waiting, so two run at once; those of one file one after the other, for they share a stack.
 test: check ## prove it all: lint, types, imports, then every test
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed-dev ## lint, types, imports
 	@$(BIN)/ruff check

@@ -24,7 +24,7 @@ from tests.support.stack import Stack, alive, running, until
 
 logger = logging.getLogger(__name__)
 
-FLOOD_S = float(os.environ.get("KTQ_TEST_FLOOD_S", "5"))
+FLOOD_S = float(os.environ.get("KTQ_TEST_FLOOD_S", "3"))
 CLIENTS = 8
 BOUND = 500
 MARGIN = 200

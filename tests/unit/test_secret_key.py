@@ -139,7 +139,7 @@ def test_a_key_is_passed_on_and_never_shown(tmp_path: Path, caplog: pytest.LogCa
     assert key not in f"{settings!r} {settings} {ring!r} {caplog.text}"
 
 
-@pytest.mark.parametrize("wrong", ["hunter2", "hunter2,", f"{new_key()}hunter2"])
+@pytest.mark.parametrize("wrong", ["hunter2", "hunter2,", pytest.param(f"{new_key()}hunter2", id="a key and more")])
 @pytest.mark.parametrize(
     ("port", "said"), [("1", "KTQ_SECRET_KEY: must be keys separated by commas, each base64 of"), ("x", "KTQ_PORT: ")]
 )

@@ -14,6 +14,7 @@ import pytest
 from ktqueue.errors import ConfigurationError, UnknownModel
 from ktqueue.models import Catalogue, load_catalogue
 from ktqueue.supervisor import check_models, hold_home, listen
+from tests.support.stack import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 ECHO = '[models.echo]\nengine = "echo"\n'
@@ -27,12 +28,6 @@ def taken() -> Iterator[int]:
         server.bind(("127.0.0.1", 0))
         server.listen()
         yield server.getsockname()[1]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def catalogue(folder: Path, text: str) -> Catalogue:

@@ -75,7 +75,7 @@ def test_every_client_verifies_it_in_either_order(check: Check) -> None:
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("secret", [SECRET, OLD_SECRET])
+@pytest.mark.parametrize("secret", [SECRET, OLD_SECRET], ids=["new", "old"])
 def test_while_a_secret_is_rotated_the_old_one_verifies_as_well(check: Check, secret: str) -> None:
     headers = signed(SECRET, OLD_SECRET, keys=f"{KEY},{OLD_KEY}")
 
@@ -207,7 +207,11 @@ def test_a_spoilt_secret_does_not_open(spoilt: str) -> None:
         Keyring(KEY).open(spoilt, "whe_1")
 
 
-@pytest.mark.parametrize("text", ["hunter2", "hunter2=,", f"{KEY},hunter2", new_key()[:-8], f"{KEY}{OLD_KEY}"])
+@pytest.mark.parametrize(
+    "text",
+    ["hunter2", "hunter2=,", f"{KEY},hunter2", new_key()[:-8], f"{KEY}{OLD_KEY}"],
+    ids=["none", "none, and nothing", "a key, and none", "too short", "two in one"],
+)
 def test_a_wrong_key_is_refused_and_never_repeated(text: str) -> None:
     with pytest.raises(ConfigurationError, match="each of them base64 of 32 bytes") as refused:
         Keyring(text)
