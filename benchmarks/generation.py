@@ -27,7 +27,10 @@ from worker.engines.base import Delta, Failed, Finished, Request
 from worker.engines.causal.building import build
 from worker.engines.causal.engine import CausalEngine
 from worker.engines.causal.executor import Flight, Outcome
+from worker.engines.causal.graphs import Graphs
 from worker.engines.causal.prompt import PromptReader
+from worker.engines.causal.sampler import Drawn
+from worker.engines.causal.scheduler import Row
 from worker.engines.loading import voice
 
 LARGE: dict[str, Any] = {
@@ -191,6 +194,23 @@ def waiting_counted() -> Iterator[list[float]]:
         Flight.land = land  # type: ignore[method-assign]
 
 
+@contextmanager
+def padding_counted() -> Iterator[list[tuple[int, int]]]:
+    """Of each step that is replayed its rows, and the size of its graph. Other steps have no padding."""
+    steps: list[tuple[int, int]] = []
+    replay = Graphs.replay
+
+    def counted(graphs: Graphs, rows: Sequence[Row], *rest: Any) -> Drawn:
+        steps.append((len(rows), graphs._bucket(len(rows))))
+        return replay(graphs, rows, *rest)
+
+    Graphs.replay = counted  # type: ignore[assignment,method-assign]
+    try:
+        yield steps
+    finally:
+        Graphs.replay = replay  # type: ignore[method-assign]
+
+
 class Bench:
     """One model, and engines of it."""
 
@@ -300,8 +320,12 @@ def whole(bench: Bench, engine: CausalEngine, label: str) -> None:
         for seed in (1, 0)
     )
     drive(engine, at_once(warm))
-    run = drive(engine, at_once(asked))
-    print(f"{label}: {sum(len(each.prompt) for each in asked)} prompt tokens; {run.line()}", flush=True)
+    with padding_counted() as steps:
+        run = drive(engine, at_once(asked))
+    prompts = sum(len(each.prompt) for each in asked)
+    filled = sum(size - rows for rows, size in steps)
+    print(f"{label}: {prompts} prompt tokens; {run.line()}", flush=True)
+    print(f"{label}: {filled / (prompts + run.tokens + filled):.1%} of all that was computed is padding", flush=True)
     if bench.device.type == "cuda":
         print(f"{label}: peak memory {torch.cuda.max_memory_allocated() / 1e9:.1f} GB", flush=True)
 
