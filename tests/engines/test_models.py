@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from transformers import MambaConfig, MambaForCausalLM, PreTrainedModel
+from transformers import LlamaForCausalLM, MambaConfig, MambaForCausalLM, PreTrainedModel
 
 from ktqueue.errors import ConfigurationError
-from tests.support.tiny_models import VOCABULARY, tiny_gemma3, tiny_llama, tiny_mistral, tiny_moe, tiny_sinks
+from tests.support.tiny_models import CONTEXT, VOCABULARY, tiny_gemma3, tiny_llama, tiny_mistral, tiny_moe, tiny_sinks
 from worker.engines.causal.cache import size_for
 from worker.engines.causal.fuse import merge_projections
 from worker.engines.causal.paged import LayerShape, prepare
+from worker.engines.causal.traits import chooses_experts, longest_alike
 
 IDS = torch.arange(4, 21).unsqueeze(0)
 
@@ -45,3 +48,22 @@ def test_a_cache_is_as_large_as_memory_or_as_could_be_needed() -> None:
     assert size_for(10**9, shapes, 16, most_tokens=100).tokens == 7 * 16
     with pytest.raises(ConfigurationError, match="0 MB are left for keys and values"):
         size_for(10_000, shapes, 16, most_tokens=10_000)
+
+
+def test_rotary_embeddings_that_grow_bound_the_context() -> None:
+    def turning(**rope: Any) -> PreTrainedModel:
+        config: Any = tiny_llama().config
+        config.rope_parameters = {"rope_theta": 1e4, **rope}
+        return LlamaForCausalLM(config)
+
+    assert longest_alike(tiny_llama()) is None
+    assert longest_alike(tiny_gemma3()) is None
+    assert longest_alike(turning(rope_type="dynamic", factor=2.0)) == CONTEXT
+    assert longest_alike(turning(rope_type="yarn", factor=2.0, original_max_position_embeddings=32)) is None
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    assert longest_alike(turning(rope_type="longrope", original_max_position_embeddings=32, **factors)) == 32
+
+
+def test_experts_are_known() -> None:
+    assert chooses_experts(tiny_moe())
+    assert not chooses_experts(tiny_llama())

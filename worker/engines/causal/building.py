@@ -20,11 +20,9 @@ from worker.engines.causal.paged import attending, prepare, unpaged
 from worker.engines.causal.prompt import PromptReader
 from worker.engines.causal.sampler import Sampler
 from worker.engines.causal.scheduler import Scheduler
+from worker.engines.causal.traits import chooses_experts, longest_alike
 from worker.engines.causal.voice import Voice
 from worker.engines.device import cache_bytes, has_compiler
-
-BLOCK_SIZE = 16
-"""Tokens in a block. Smaller ones waste less at the ends of answers, larger ones are read in longer pieces."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +32,22 @@ def build(spec: ModelSpec, model: PreTrainedModel, prompts: PromptReader, voice:
     device = model.device
     cuda = device.type == "cuda"
     shapes = prepare(model)
-    compiled = cuda and has_compiler() if spec.compile is None else spec.compile
+    steady = not chooses_experts(model)
+    compiled = cuda and steady and has_compiler() if spec.compile is None else spec.compile
     if compiled:
         merge_projections(model)
         compile_layers(model)
     vocabulary = model.config.get_text_config().vocab_size
     attention = choose(device, model.dtype, spec.attention)
     sampler = Sampler(slots=spec.max_batch, vocabulary=vocabulary, device=device)
-    _try_largest_step(model, spec)
+    longest = longest_alike(model)
+    if longest is not None:
+        prompts.limit(longest)
+    _try_largest_step(model, spec, prompts.context)
     most = spec.max_batch * prompts.context
-    size = size_for(cache_bytes(spec, device), shapes, BLOCK_SIZE, most_tokens=most)
+    size = size_for(cache_bytes(spec, device), shapes, attention.block_size, most_tokens=most)
     prompts.limit(size.tokens)
-    sizes = buckets(spec.max_batch) if cuda and attention.capturable else []
+    sizes = buckets(spec.max_batch) if cuda and attention.capturable and steady and longest is None else []
     executor = Executor(
         model,
         Cache(shapes, size, attention, device),
@@ -69,13 +71,13 @@ def build(spec: ModelSpec, model: PreTrainedModel, prompts: PromptReader, voice:
 
 
 @torch.inference_mode()
-def _try_largest_step(model: PreTrainedModel, spec: ModelSpec) -> None:
+def _try_largest_step(model: PreTrainedModel, spec: ModelSpec, context: int) -> None:
     """Let the device's allocator take what the largest step needs, so that what is free after it is really free."""
     if model.device.type != "cuda":
         return
     tokens = spec.tokens_per_step
     ids = torch.zeros(1, tokens, dtype=torch.long, device=model.device)
-    positions = torch.arange(tokens, device=model.device).unsqueeze(0)
+    positions = (torch.arange(tokens, device=model.device) % context).unsqueeze(0)
     keep = torch.arange(min(spec.max_batch, tokens), device=model.device)
     with attending(unpaged()):
         logits = model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep).logits

@@ -52,6 +52,8 @@ class Attention(Protocol):
     name: str
     capturable: bool
     """Whether forwards in which all rows decode can be captured in a CUDA graph."""
+    block_size: int
+    """How many tokens its blocks should have. Small ones waste less at the ends of answers."""
 
     def begin(self, layout: Layout, block_size: int) -> None:
         """Make what all layers of a forward share. Called once a forward, before any layer."""

@@ -22,7 +22,7 @@ def choose(device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> At
     Raises ConfigurationError for one that can't be had, and says why.
     """
     if wanted == "auto":
-        wanted = "gathered" if _why_not_triton(device, dtype) else "triton"
+        wanted = next(name for name, backend in _BACKENDS.items() if backend.why_not(device, dtype) is None)
     if wanted not in _BACKENDS:
         raise ConfigurationError(f"no attention named {wanted!r}; there are: auto, {', '.join(_BACKENDS)}")
     backend = _BACKENDS[wanted]

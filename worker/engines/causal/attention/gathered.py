@@ -43,6 +43,7 @@ class Gathered:
 
     name = "gathered"
     capturable = False
+    block_size = 16
 
     def __init__(self) -> None:
         self._keys = _Scratch()

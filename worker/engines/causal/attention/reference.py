@@ -12,6 +12,7 @@ class Reference:
 
     name = "reference"
     capturable = False
+    block_size = 16
 
     def begin(self, layout: Layout, block_size: int) -> None:
         """Nothing is shared between layers but the layout."""

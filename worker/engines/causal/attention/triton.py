@@ -15,6 +15,7 @@ class TritonAttention:
 
     name = "triton"
     capturable = True
+    block_size = 16
 
     def __init__(self, processors: int) -> None:
         self._processors = processors

@@ -22,6 +22,7 @@ class VarlenAttention:
     name = "varlen"
     # What is gathered can't be captured.
     capturable = False
+    block_size = PAGE
 
     def __init__(self) -> None:
         self._gathered = Gathered()
