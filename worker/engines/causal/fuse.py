@@ -60,9 +60,14 @@ def merge_projections(model: PreTrainedModel) -> int:
     for module in model.modules():
         for names in _TOGETHER:
             layers = [getattr(module, name, None) for name in names]
-            if all(type(layer) is torch.nn.Linear for layer in layers):
+            if all(_is_plain(layer) for layer in layers):
                 saved += _merge(module, names)
     return saved
+
+
+def _is_plain(layer: object) -> bool:
+    # Quantised weights are tensors of other types, if not in layers of other types.
+    return type(layer) is torch.nn.Linear and type(layer.weight.data) is torch.Tensor
 
 
 def _merge(module: torch.nn.Module, names: Sequence[str]) -> int:
