@@ -1,8 +1,8 @@
 """Linear layers whose weights lie as oneDNN multiplies them, so that no product has to rearrange them first.
 
 torch's own float32 product on a CPU copies the weights into the order that its kernel wants, every time: with a few
-rows that costs as much as the product. Ordered once, 16 rows took 0.7 of the time; a single row takes a little longer,
-for torch has a kernel of its own for it that reads the weights as they are.
+rows that costs as much as the product. Ordered once, 16 rows took 0.66-0.8 of the time; one or two rows take longer,
+for torch has kernels for so few that read the weights as they are.
 """
 
 from __future__ import annotations
