@@ -16,6 +16,7 @@ from benchmarks import (
     engines,
     idle,
     memory,
+    serve,
     webhook_backlog,
     webhook_idle,
     webhook_isolation,
@@ -35,6 +36,7 @@ SCENARIOS = {
     "webhook-isolation": webhook_isolation.measure,
     "webhook-backlog": webhook_backlog.measure,
     "engines": engines.measure,
+    "serve": serve.measure,
 }
 
 
