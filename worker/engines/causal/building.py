@@ -16,7 +16,6 @@ from worker.engines.causal.engine import CausalEngine
 from worker.engines.causal.executor import Executor
 from worker.engines.causal.fuse import compile_layers, merge_projections
 from worker.engines.causal.graphs import buckets
-from worker.engines.causal.packed import can_pack, pack_weights
 from worker.engines.causal.paged import attending, prepare, unpaged
 from worker.engines.causal.prompt import PromptReader
 from worker.engines.causal.sampler import Sampler
@@ -38,8 +37,6 @@ def build(spec: ModelSpec, model: PreTrainedModel, prompts: PromptReader, voice:
     if compiled:
         merge_projections(model)
         compile_layers(model)
-    elif can_pack(model):
-        pack_weights(model)
     vocabulary = model.config.get_text_config().vocab_size
     attention = choose(device, model.dtype, spec.attention)
     sampler = Sampler(slots=spec.max_batch, vocabulary=vocabulary, device=device)
