@@ -16,9 +16,13 @@ _ALIKE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Decoding:
-    """Rows of about one length: (count,) rows, (count * longest,) cells, (count, 1, 1, longest) bias."""
+    """Rows of about one length: (count,) rows, (count * longest,) cells, (count, 1, 1, longest) bias.
 
-    rows: torch.Tensor
+    All rows that decode are a slice: nothing has to be picked out, or put back in its place.
+    """
+
+    count: int
+    rows: torch.Tensor | slice
     cells: torch.Tensor
     bias: torch.Tensor
 
@@ -115,8 +119,7 @@ class Gathered:
             self._decoding[window] = self._decodings(window, query)
         for group in self._decoding[window]:
             keys, values = (
-                torch.unflatten(part, 0, (len(group.rows), -1)).transpose(1, 2)
-                for part in self._gather(pages, group.cells)
+                torch.unflatten(part, 0, (group.count, -1)).transpose(1, 2) for part in self._gather(pages, group.cells)
             )
             # The heads that share a key head are its queries: keys and values need no repeating.
             queries = torch.unflatten(query[group.rows], 1, (keys.shape[1], -1))
@@ -130,16 +133,23 @@ class Gathered:
     def _decodings(self, window: int | None, like: torch.Tensor) -> list[_Decoding]:
         lengths = self._layout.row_lengths[: self._layout.decodes]
         seen = [length if window is None else min(length, window) for length in lengths]
-        return [self._decoding_of(rows, seen[rows[0]], window, like) for rows in _alike(seen)]
+        groups = _alike(seen)
+        if len(groups) == 1:
+            return [self._decoding_of(slice(len(seen)), len(seen), max(seen), window, like)]
+        return [
+            self._decoding_of(torch.tensor(rows, device=like.device), len(rows), seen[rows[0]], window, like)
+            for rows in groups
+        ]
 
-    def _decoding_of(self, rows: Sequence[int], longest: int, window: int | None, like: torch.Tensor) -> _Decoding:
-        chosen = torch.tensor(rows, device=like.device)
+    def _decoding_of(
+        self, chosen: torch.Tensor | slice, count: int, longest: int, window: int | None, like: torch.Tensor
+    ) -> _Decoding:
         lengths = self._layout.lengths[chosen].long().unsqueeze(-1)
         firsts = torch.zeros_like(lengths) if window is None else (lengths - window).clamp(min=0)
         positions = firsts + torch.arange(longest, device=like.device)
         # A shorter row's last cell stands in where it has no more, and counts for nothing.
         cells = self._cells(self._layout.tables[chosen], positions.minimum(lengths - 1))
-        return _Decoding(chosen, cells.flatten(), as_bias((positions >= lengths)[:, None, None], like))
+        return _Decoding(count, chosen, cells.flatten(), as_bias((positions >= lengths)[:, None, None], like))
 
     def _readings(self, window: int | None, like: torch.Tensor) -> list[_Reading]:
         starts, lengths = self._layout.row_starts, self._layout.row_lengths
