@@ -30,7 +30,7 @@ OUTAGE_S = float(os.environ.get("KTQ_TEST_OUTAGE_S", "4"))
 REDIS_BAR_S = 3.0
 SQL_BAR_S = 5.0
 HANG_S = 4.0
-LOCKED_S = 7.5
+LOCKED_S = 10.0
 NOTICED_BAR_S = 10.0
 CUT_S = 5.0
 """Long enough to be noticed on both sides."""
