@@ -162,6 +162,14 @@ def test_what_can_never_run_fails_in_the_next_step(llama: PreTrainedModel, token
     assert run.errors["long"].message == "the prompt has 16 tokens; the model takes at most 15"
 
 
+def test_what_the_cache_could_never_hold_is_refused_with_the_numbers(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    run = Run(causal_engine(llama, tokenizer, tokens=16), generate("large", "a" * 16), generate("fits", "a" * 15)).end()
+    assert run.errors["large"].message == "the prompt has 16 tokens; the model takes at most 15"
+    assert len(run.finished["fits"].result["tokens"]) == 1
+
+
 def test_an_answer_ends_where_the_context_does(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     run = Run(causal_engine(llama, tokenizer, context=16), generate("a", "a" * 10, max_tokens=500)).end()
     assert len(tokens(run, "a")) == 6

@@ -177,7 +177,7 @@ def test_whoever_decodes_gets_a_token_in_every_step_however_long_a_prompt_is_rea
     for _ in range(10):
         plan = run.step()
         assert [row.tokens for row in plan.rows if row.sequence is quick] == [1]
-        assert plan.tokens == 8
+        assert sum(row.tokens for row in plan.rows) == 8
 
 
 def test_the_oldest_is_never_sent_back() -> None:
@@ -190,12 +190,6 @@ def test_the_oldest_is_never_sent_back() -> None:
     assert run.scheduler.preempted > 0
     run.end()
     assert [each.tokens for each in others] == [answer([0, 2, number], 30) for number in range(3)]
-
-
-def test_what_does_not_fit_at_all_is_known_beforehand() -> None:
-    scheduler = device(blocks=4).scheduler
-    assert scheduler.fits(3 * SIZE)
-    assert not scheduler.fits(3 * SIZE + 1)
 
 
 def test_what_is_not_to_be_trusted_is_not_found_again() -> None:

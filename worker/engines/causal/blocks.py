@@ -50,10 +50,8 @@ class Blocks:
     A block that nobody uses any more keeps its content until it is needed, the longest unused going first.
     """
 
-    def __init__(self, count: int, size: int, *, sharing: bool = True) -> None:
+    def __init__(self, count: int, size: int) -> None:
         self.size = size
-        self.count = count
-        self._sharing = sharing
         self._numbers = itertools.count(_ROOT + 1)
         self._free = list(range(count - 1, NOBODYS, -1))
         self._unused: OrderedDict[int, None] = OrderedDict()
@@ -76,7 +74,7 @@ class Blocks:
         A block may be found before it is computed, in the step that will: a step writes before it reads.
         """
         table = Table()
-        while self._sharing and (table.filled + 1) * self.size < len(tokens):
+        while (table.filled + 1) * self.size < len(tokens):
             found = self._known.get(self._next_content(table, tokens))
             if found is None:
                 break
@@ -112,7 +110,7 @@ class Blocks:
 
     def fill(self, table: Table, tokens: Sequence[int], count: int) -> None:
         """The first ``count`` of ``tokens`` are in the cache once this step has written: let them be found."""
-        while self._sharing and (table.filled + 1) * self.size <= count:
+        while (table.filled + 1) * self.size <= count:
             content = self._next_content(table, tokens)
             block = table.blocks[table.filled]
             found = self._known.get(content)

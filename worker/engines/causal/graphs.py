@@ -6,7 +6,6 @@ one. Its shapes are fixed, so there is one for some batch sizes, and a smaller b
 
 from __future__ import annotations
 
-import logging
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ Decode: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Te
 
 MOST = 128
 """How many are kept. Rare mixtures of features beyond it run uncaptured."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ the next is the oldest: nobody waits for ever.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
@@ -41,7 +40,6 @@ class Sequence:
     order: int = 0
     length: int = 0
     computed: int = 0
-    cached: int = 0
     slot: int = -1
     decodes: bool = False
     place: Place = Place.WAITING
@@ -84,11 +82,6 @@ class Plan:
     copies: list[Copy] = field(default_factory=list)
     admitted: list[Sequence] = field(default_factory=list)
 
-    @property
-    def tokens(self) -> int:
-        """How many tokens are computed."""
-        return sum(row.tokens for row in self.rows)
-
 
 class Scheduler:
     """Sequences that wait and run. ``slots`` run at once; a step computes up to ``budget`` tokens.
@@ -112,15 +105,6 @@ class Scheduler:
     def running(self) -> list[Sequence]:
         """Those that run, oldest first."""
         return self._running
-
-    @property
-    def waiting(self) -> Iterable[Sequence]:
-        """Those that wait, the next first."""
-        return self._waiting
-
-    def fits(self, tokens: int) -> bool:
-        """Whether a sequence of so many tokens could ever run, alone."""
-        return self._blocks.needed(tokens) < self._blocks.count
 
     def add(self, sequence: Sequence) -> None:
         """Let a sequence wait for its turn."""
@@ -220,7 +204,7 @@ class Scheduler:
         if copies is None:
             self._blocks.close(table)
             return None
-        sequence.table, sequence.computed, sequence.cached = table, cached, cached
+        sequence.table, sequence.computed = table, cached
         return _row(sequence, count), copies
 
     def _found(self, sequence: Sequence) -> tuple[Table, int]:
