@@ -23,6 +23,8 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import measured as times
+
 START_SECONDS = 30.0
 
 # No test is timed: an example that takes long on a busy machine is as good as another.
@@ -78,6 +80,18 @@ def private_folder(owner: str | None = None) -> Iterator[Path]:
         if owner is not None:
             os.chown(name, pwd.getpwnam(owner).pw_uid, -1)
         yield Path(name)
+
+
+measured = times.measured
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell the times that tests measured."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    if told := times.lines(reports):
+        terminalreporter.section("measured")
+        for line in told:
+            terminalreporter.line(line)
 
 
 # --- PostgreSQL ------------------------------------------------------------------------------------------------
