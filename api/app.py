@@ -6,7 +6,7 @@ import logging
 
 from flask import Flask
 
-from api import errors
+from api import auth, errors
 from api.answers import Answer
 from api.bulk import Bulk
 from api.catalogue import CatalogueResource
@@ -29,6 +29,7 @@ def create_app(services: ApiServices) -> Flask:
     # A path is taken as it was sent: no redirects to one that looks alike.
     app.url_map.merge_slashes = False
     errors.register(app)
+    auth.register(app, services.access)
     waits = Waits(services.settings.max_waits)
     Jobs(services, waits).register(app)
     JobEvents(services, waits).register(app)

@@ -10,6 +10,7 @@ from werkzeug.datastructures import MultiDict
 
 from api import cursor
 from api.answers import Answer, answer
+from api.auth import tenant
 from api.ids import DELIVERY_ID, ENDPOINT_ID, checked_delivery, checked_job, delivery_id, delivery_number
 from api.query import integer, parameters, refuse, single
 from api.schemas import DeliveryList
@@ -54,18 +55,19 @@ class Deliveries:
     def get(self, delivery_id: str) -> Answer:
         """A delivery with its attempts."""
         parameters(request)
-        return answer(delivery_body(self._webhooks.delivery(checked_delivery(delivery_id)), attempts=True))
+        return answer(delivery_body(self._webhooks.delivery(checked_delivery(delivery_id), tenant()), attempts=True))
 
     def redeliver(self, delivery_id: str) -> Answer:
         """Send once more what was, or was not, delivered."""
         parameters(request)
-        told = self._webhooks.redeliver(checked_delivery(delivery_id))
+        told = self._webhooks.redeliver(checked_delivery(delivery_id), tenant())
         return answer(delivery_body(told, attempts=False), 202, {"Location": delivery_path(told.delivery.id)})
 
 
 def _paged(given: MultiDict[str, str]) -> DeliveryQuery:
     after = single(given, "cursor")
     return DeliveryQuery(
+        tenant=tenant(),
         before=None if after is None else delivery_number(cursor.decode(after, DELIVERY_ID)),
         limit=integer(given, "limit", 1, MOST_DELIVERIES, default=DEFAULT_DELIVERIES),
     )

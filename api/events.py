@@ -9,6 +9,7 @@ import orjson
 from flask import Flask, Response, request
 
 from api.answers import Answer
+from api.auth import tenant
 from api.errors import Malformed, TooManyReaders
 from api.ids import checked_job
 from api.query import parameters
@@ -42,7 +43,7 @@ class JobEvents:
         """Every event after Last-Event-ID, until the one that ends the job. 204 if that was the last already."""
         parameters(request)
         after = _last_event_id()
-        job = self._intake.get(checked_job(job_id))
+        job = self._intake.get(checked_job(job_id), tenant())
         if job.state.terminal and after >= terminal_event(job).id:
             # A browser's EventSource would reconnect for ever after anything else.
             return Answer(b"", 204)
@@ -50,9 +51,8 @@ class JobEvents:
             return Response(status=200, headers=HEADERS, mimetype="text/event-stream")
         if not self._waits.take():
             raise TooManyReaders("every place for readers of events is taken; poll the job, or try again")
-        response = Response(
-            _encoded(job_id, self._following.follow(job_id, after)), headers=HEADERS, mimetype="text/event-stream"
-        )
+        events = self._following.follow(job_id, after, job.tenant)
+        response = Response(_encoded(job_id, events), headers=HEADERS, mimetype="text/event-stream")
         # Not in the generator's own `finally`: one that was never started has none.
         response.call_on_close(self._waits.give_back)
         return response

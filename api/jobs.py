@@ -8,6 +8,7 @@ import orjson
 from flask import Flask, request
 
 from api.answers import JSON, Answer, answer, etag_of, retry_after
+from api.auth import tenant
 from api.body import decode, read, require_type
 from api.exchange import leaving
 from api.ids import checked_job
@@ -51,7 +52,7 @@ class Jobs:
         parameters(request)
         require_type(request, JSON)
         document = decode(read(request, self._max_body_bytes))
-        submission = self._submissions.parse(document)
+        submission = self._submissions.parse(document, tenant())
         job, created = self._intake.submit(submission, idempotency_key(request, document))
         preferred = preference(request)
         job, waited = self._waited(job, preferred)
@@ -81,32 +82,32 @@ class Jobs:
 
     def list(self) -> Answer:
         """A page of jobs, newest first."""
-        query = job_query(parameters(request, *FILTERS, prefix=METADATA))
+        query = job_query(parameters(request, *FILTERS, prefix=METADATA), tenant())
         return Answer(page(self._intake.search, query), 200, content_type=JSON)
 
     def cancel(self, job_id: str) -> Answer:
         """Cancel a job that has not ended; one that has stays as it is."""
         parameters(request)
-        return answer(job_body(self._intake.cancel(checked_job(job_id))))
+        return answer(job_body(self._intake.cancel(checked_job(job_id), tenant())))
 
     def attempts(self, job_id: str) -> Answer:
         """Who ran a job, when, and how that ended."""
         parameters(request)
-        attempts = self._intake.attempts(checked_job(job_id))
+        attempts = self._intake.attempts(checked_job(job_id), tenant())
         body: AttemptList = {"object": "list", "data": [attempt_body(attempt) for attempt in attempts]}
         return answer(body)
 
     def retry(self, job_id: str) -> Answer:
         """A new job like the failed one."""
         parameters(request)
-        job = self._intake.retry(checked_job(job_id))
+        job = self._intake.retry(checked_job(job_id), tenant())
         headers = {"Location": path_of(job.id), "Retry-After": retry_after(self._intake.wait_s(job.model))}
         return answer(job_body(job), 202, headers)
 
     def delete(self, job_id: str) -> Answer:
         """Forget a job that has ended."""
         parameters(request)
-        self._intake.delete(checked_job(job_id))
+        self._intake.delete(checked_job(job_id), tenant())
         return Answer(b"", 204)
 
     def _waited(self, job: Job, preferred: Preference) -> tuple[Job, bool]:
@@ -127,13 +128,13 @@ class Jobs:
             with self._waits.place() as free:
                 if free:
                     return self._wait(job_id, wait_s)
-        return self._intake.get(job_id)
+        return self._intake.get(job_id, tenant())
 
     def _wait(self, job_id: str, wait_s: int) -> Job:
         """The job once it has ended, or as it is after the wait; sooner, if the wait has become pointless."""
         until = time.monotonic() + wait_s
         while True:
             left_s = max(0.0, until - time.monotonic())
-            job = self._following.wait(job_id, min(left_s, TURN_S))
+            job = self._following.wait(job_id, min(left_s, TURN_S), tenant())
             if job.state.terminal or left_s <= TURN_S or leaving(request):
                 return job

@@ -26,10 +26,11 @@ PAGE_BYTES = 8_000_000
 """A page ends early once it is this large."""
 
 
-def job_query(given: MultiDict[str, str]) -> JobQuery:
-    """From query parameters. Raises BrokenRules; Malformed for a cursor that is none."""
+def job_query(given: MultiDict[str, str], tenant: str) -> JobQuery:
+    """Jobs of ``tenant``, from query parameters. Raises BrokenRules; Malformed for a cursor that is none."""
     after = single(given, "cursor")
     return JobQuery(
+        tenant=tenant,
         ids=_ids(given),
         states=_states(given),
         model=single(given, "model"),

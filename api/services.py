@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ktqueue.access import Access
 from ktqueue.following import Following
 from ktqueue.intake import Intake
 from ktqueue.models import Catalogue
@@ -17,6 +18,10 @@ class ApiServices(Protocol):
     @property
     def settings(self) -> Settings:
         """Limits on bodies, waits and bulk submits."""
+
+    @property
+    def access(self) -> Access:
+        """Who sends a request."""
 
     @property
     def catalogue(self) -> Catalogue:

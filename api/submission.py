@@ -34,8 +34,8 @@ class Submissions:
         self._webhooks = webhooks
         self._clock = clock
 
-    def parse(self, document: Any) -> Submission:
-        """Raises BrokenRules, UnknownModel, UnsupportedTask."""
+    def parse(self, document: Any, tenant: str) -> Submission:
+        """A submission by ``tenant``. Raises BrokenRules, UnknownModel, UnsupportedTask."""
         asked = REQUEST.parse(document)
         task = self._catalogue[asked["model"]].task(asked.get("task"))
         shapes = TASKS[task]
@@ -55,6 +55,7 @@ class Submissions:
             deadline_s=asked.get("deadline_seconds"),
             run_at=self._not_too_far(asked.get("run_at")),
             webhook=self._webhook(asked.get("webhook")),
+            tenant=tenant,
         )
 
     def _webhook(self, asked: WebhookRequest | None) -> Webhook | None:

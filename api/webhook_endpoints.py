@@ -7,6 +7,7 @@ from typing import Any
 from flask import Flask, request
 
 from api.answers import JSON, Answer, answer
+from api.auth import tenant
 from api.body import decode, read, require_type
 from api.errors import as_broken_rules
 from api.ids import checked_endpoint
@@ -52,7 +53,7 @@ class WebhookEndpoints:
         model = self._known(asked.get("model"))
         with as_broken_rules():
             endpoint, secret = self._webhooks.create(
-                asked["url"], asked.get("events", TERMINAL), model, asked.get("description", "")
+                asked["url"], asked.get("events", TERMINAL), model, asked.get("description", ""), tenant()
             )
         body = endpoint_body(endpoint, Health(), secret)
         return answer(body, 201, {"Location": body["links"]["self"]} | UNSTORED)
@@ -60,7 +61,7 @@ class WebhookEndpoints:
     def list(self) -> Answer:
         """Every endpoint, the oldest first."""
         parameters(request)
-        endpoints = self._webhooks.endpoints()
+        endpoints = self._webhooks.endpoints(tenant())
         health = self._webhooks.health([endpoint.id for endpoint in endpoints])
         data = [endpoint_body(endpoint, health[endpoint.id]) for endpoint in endpoints]
         body: EndpointList = {"object": "list", "data": data, "next_cursor": None}
@@ -69,7 +70,7 @@ class WebhookEndpoints:
     def get(self, endpoint_id: str) -> Answer:
         """An endpoint as it is."""
         parameters(request)
-        return self._told(self._webhooks.endpoint(checked_endpoint(endpoint_id)))
+        return self._told(self._webhooks.endpoint(checked_endpoint(endpoint_id), tenant()))
 
     def change(self, endpoint_id: str) -> Answer:
         """Change what is given of an endpoint."""
@@ -84,13 +85,13 @@ class WebhookEndpoints:
             enabled=asked.get("enabled"),
         )
         with as_broken_rules():
-            endpoint = self._webhooks.change(identity, changes)
+            endpoint = self._webhooks.change(identity, changes, tenant())
         return self._told(endpoint)
 
     def delete(self, endpoint_id: str) -> Answer:
         """Forget an endpoint, and what it was or was to be told."""
         parameters(request)
-        self._webhooks.delete(checked_endpoint(endpoint_id))
+        self._webhooks.delete(checked_endpoint(endpoint_id), tenant())
         return Answer(b"", 204)
 
     def rotate(self, endpoint_id: str) -> Answer:
@@ -99,20 +100,20 @@ class WebhookEndpoints:
         identity = checked_endpoint(endpoint_id)
         # First, for once there is a new secret nothing may keep it from being told.
         health = self._webhooks.health([identity])[identity]
-        endpoint, secret = self._webhooks.rotate(identity)
+        endpoint, secret = self._webhooks.rotate(identity, tenant())
         return answer(endpoint_body(endpoint, health, secret), headers=UNSTORED)
 
     def test(self, endpoint_id: str) -> Answer:
         """Send a test event."""
         parameters(request)
-        told = self._webhooks.test(checked_endpoint(endpoint_id))
+        told = self._webhooks.test(checked_endpoint(endpoint_id), tenant())
         return answer(delivery_body(told, attempts=False), 202, {"Location": delivery_path(told.delivery.id)})
 
     def replay(self, endpoint_id: str) -> Answer:
         """Send everything again that was missed since a time."""
         parameters(request)
         identity, asked = checked_endpoint(endpoint_id), REPLAY.parse(_document())
-        body: ReplayBody = {"object": "replay", "deliveries": self._webhooks.replay(identity, asked["since"])}
+        body: ReplayBody = {"object": "replay", "deliveries": self._webhooks.replay(identity, asked["since"], tenant())}
         return answer(body)
 
     def _told(self, endpoint: Endpoint) -> Answer:

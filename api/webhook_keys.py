@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask, request
 
 from api.answers import Answer, answer
+from api.auth import tenant
 from api.query import parameters
 from api.schemas import SecretBody
 from api.services import ApiServices
@@ -24,7 +25,7 @@ class WebhookKeys:
     def secret(self) -> Answer:
         """What the webhooks of jobs are signed with."""
         parameters(request)
-        body: SecretBody = {"object": "webhook_secret", "secret": self._webhooks.default_secret()}
+        body: SecretBody = {"object": "webhook_secret", "secret": self._webhooks.default_secret(tenant())}
         return answer(body, headers={"Cache-Control": "no-store"})
 
     def keys(self) -> Answer:

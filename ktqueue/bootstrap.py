@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ktqueue import secret_key
+from ktqueue.access import Access, OpenAccess
 from ktqueue.admission import Admission, Bounds
 from ktqueue.delivery import Deliveries, Redelivery
 from ktqueue.errors import ConfigurationError
@@ -41,6 +42,7 @@ class Services:
     """What an entry point works with. Make it after forking: it holds connections."""
 
     settings: Settings
+    access: Access
     catalogue: Catalogue
     intake: Intake
     following: Following
@@ -99,6 +101,7 @@ def bootstrap(settings: Settings) -> Services:
     bounds = Bounds(lane=settings.max_queued, jobs=settings.max_queued_all, size=settings.max_queued_bytes)
     return Services(
         settings=settings,
+        access=OpenAccess(),
         catalogue=catalogue,
         intake=Intake(store, lanes, events, Admission(store, lanes, bounds=bounds)),
         following=Following(store, events),

@@ -104,7 +104,7 @@ class Deliveries:
             if endpoint is not None and endpoint.disabled is not None:
                 continue
             url = endpoint.url if endpoint is not None else job.webhook_url if job is not None else None
-            secrets = self._secrets(endpoint)
+            secrets = self._secrets(endpoint, delivery.tenant)
             # What was deleted since it was taken is told no more.
             if url is None or (delivery.endpoint and endpoint is None) or secrets is None:
                 continue
@@ -114,10 +114,10 @@ class Deliveries:
             elif delivery.type is EventType.TEST:
                 yield Dispatch(delivery, url, identity, trial_body(delivery), secrets)
 
-    def _secrets(self, endpoint: Endpoint | None) -> Sequence[str] | None:
+    def _secrets(self, endpoint: Endpoint | None, tenant: str) -> Sequence[str] | None:
         """Those that are valid; None if they can't be read, which only an operator can mend: it is tried again."""
         if endpoint is None:
-            return self._keyring.default_secrets()
+            return self._keyring.default_secrets(tenant)
         sealed = [endpoint.secret]
         if endpoint.old_secret is not None and self._outbox.now() < (endpoint.old_secret_until or 0):
             sealed.append(endpoint.old_secret)

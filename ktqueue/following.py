@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
-from ktqueue.errors import LanesUnavailable, NotFound
+from ktqueue.errors import LanesUnavailable
 from ktqueue.events.base import END, REQUEUED, START, Event, EventId, Events
 from ktqueue.history import history
 from ktqueue.job import Job
+from ktqueue.ownership import owned
 from ktqueue.store.base import Store
+from ktqueue.tenant import DEFAULT_TENANT
 
 LOOK_AGAIN_S = 5.0
 """A reader asks the store this often even when the stream is silent: an event may have been lost."""
@@ -36,24 +38,24 @@ class Following:
         self._clock = clock
         self._sleep = sleep
 
-    def wait(self, job_id: str, timeout_s: float) -> Job:
+    def wait(self, job_id: str, timeout_s: float, tenant: str = DEFAULT_TENANT) -> Job:
         """The job once it is terminal, or as it is after ``timeout_s``. Raises NotFound."""
         until = self._clock() + timeout_s
-        job = self._get(job_id)
+        job = self._get(job_id, tenant)
         cursor = EventId(job.claims, 0)
         while not job.state.terminal and (left := until - self._clock()) > 0:
             events = self._read(job_id, cursor, left)
             cursor = events[-1].id if events else cursor
             if not events or cursor.offset == END or self._clock() >= until:
-                job = self._get(job_id)
+                job = self._get(job_id, tenant)
         return job
 
-    def follow(self, job_id: str, after: EventId = START) -> Iterator[Event | None]:
+    def follow(self, job_id: str, after: EventId = START, tenant: str = DEFAULT_TENANT) -> Iterator[Event | None]:
         """Every event above ``after`` in order, up to the terminal one; None now and then, when all is quiet."""
         cursor = after
         whole = True
         while True:
-            job = self._get(job_id)
+            job = self._get(job_id, tenant)
             for event in history(job, cursor):
                 yield event
                 cursor, whole = event.id, True
@@ -87,8 +89,5 @@ class Following:
             self._sleep(min(wait_s, LOOK_AGAIN_BLIND_S))
             return []
 
-    def _get(self, job_id: str) -> Job:
-        job = self._store.get(job_id)
-        if job is None:
-            raise NotFound(f"there is no job {job_id}")
-        return job
+    def _get(self, job_id: str, tenant: str) -> Job:
+        return owned(self._store.get(job_id), job_id, tenant)

@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ktqueue.admission import Admission
+from ktqueue.cost import estimated_cost
 from ktqueue.errors import Conflict, IdempotencyMismatch, LanesUnavailable, NotFound, QueueFull, Unavailable
 from ktqueue.events.base import Events
 from ktqueue.gathering import Gathering
 from ktqueue.history import terminal_event
 from ktqueue.job import Attempt, Job, JobState, JsonObject, Place, Task, last_attempt, new_job_id, size_of
 from ktqueue.lanes.base import Entry, Lanes, LaneView
+from ktqueue.ownership import owned
 from ktqueue.rank import DEFAULT_PRIORITY, rank
 from ktqueue.room import Room
 from ktqueue.store.base import IdempotencyKey, JobQuery, Kept, LaneCensus, Store
+from ktqueue.tenant import DEFAULT_TENANT
 from ktqueue.webhook import Webhook
 
 logger = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ class Submission:
     deadline_s: float | None = None
     run_at: int | None = None
     webhook: Webhook | None = None
+    tenant: str = DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class LaneStatus:
 
 
 class Intake:
-    """The use cases of the jobs API."""
+    """The use cases of the jobs API. Nobody finds another tenant's jobs: for whoever asks, there is no such job."""
 
     def __init__(
         self,
@@ -78,26 +82,26 @@ class Intake:
             self._admission.admit([job])
         except QueueFull:
             # A lane that is full now was not when this request was accepted, if it is here for the second time.
-            kept = None if key is None else self._store.kept(key.key)
+            kept = None if key is None else self._store.kept(submission.tenant, key.key)
             if key is None or kept is None:
                 raise
-            return self._replayed(kept, key), False
+            return self._replayed(kept, key, job.tenant), False
         if key is None:
             self._gather(job)
             return job, True
         kept = self._store.add_once(job, key)
         if not kept.created:
-            return self._replayed(kept, key), False
+            return self._replayed(kept, key, job.tenant), False
         self._enqueue([job])
         return job, True
 
-    def _replayed(self, kept: Kept, key: IdempotencyKey) -> Job:
+    def _replayed(self, kept: Kept, key: IdempotencyKey, tenant: str) -> Job:
         if kept.digest != key.digest:
             raise IdempotencyMismatch(
                 "this key was used before, with another request; use a new key for a new request",
                 field="Idempotency-Key",
             )
-        return self.get(kept.job_id)
+        return self.get(kept.job_id, tenant)
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[Job]:
         """Accept a group in one transaction, all or none. Raises QueueFull, StoreUnavailable."""
@@ -107,17 +111,14 @@ class Intake:
         self._commit(jobs)
         return jobs
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str, tenant: str = DEFAULT_TENANT) -> Job:
         """The job as it is now. Raises NotFound."""
-        job = self._store.get(job_id)
-        if job is None:
-            raise NotFound(f"there is no job {job_id}")
-        return job
+        return owned(self._store.get(job_id), job_id, tenant)
 
-    def attempts(self, job_id: str) -> list[Attempt]:
+    def attempts(self, job_id: str, tenant: str = DEFAULT_TENANT) -> list[Attempt]:
         """Every attempt at a job, oldest first; the last may be under way. Raises NotFound."""
         # In this order an attempt that ends in between is told at least once.
-        job = self.get(job_id)
+        job = self.get(job_id, tenant)
         ended = self._store.attempts(job_id)
         last = last_attempt(job)
         return ended if last is None or any(kept.claim == last.claim for kept in ended) else [*ended, last]
@@ -154,19 +155,20 @@ class Intake:
         value = event.data.get("progress") if event is not None else None
         return value if isinstance(value, float) else None
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str, tenant: str = DEFAULT_TENANT) -> Job:
         """Cancel unless it has ended already; either way the job as it now is. Raises NotFound."""
+        self.get(job_id, tenant)
         before = self._store.cancel(job_id)
         if before is None:
             raise NotFound(f"there is no job {job_id}")
-        job = self.get(job_id)
+        job = self.get(job_id, tenant)
         if not before.state.terminal:
             self._announce_cancel(before, job)
         return job
 
-    def retry(self, job_id: str) -> Job:
+    def retry(self, job_id: str, tenant: str = DEFAULT_TENANT) -> Job:
         """A new job like the failed one. The failed one stays as it is: terminal states never change."""
-        old = self.get(job_id)
+        old = self.get(job_id, tenant)
         if old.state is not JobState.FAILED:
             raise Conflict(f"only a failed job can be retried; {job_id} is {old.state}")
         again = Submission(
@@ -179,16 +181,18 @@ class Intake:
             metadata=old.metadata,
             deadline_s=None if old.deadline_at is None else (old.deadline_at - old.created_at) / 1000,
             webhook=old.webhook,
+            tenant=old.tenant,
         )
         job = replace(self._job(again, self._store.now()), retry_of=old.id)
         self._admission.admit([job])
         self._commit([job])
         return job
 
-    def delete(self, job_id: str) -> None:
+    def delete(self, job_id: str, tenant: str = DEFAULT_TENANT) -> None:
         """Forget a job that has ended. Raises NotFound; Conflict while it has not ended."""
+        self.get(job_id, tenant)
         if not self._store.delete(job_id):
-            raise Conflict(f"only a job that has ended can be deleted; {job_id} is {self.get(job_id).state}")
+            raise Conflict(f"only a job that has ended can be deleted; {job_id} is {self.get(job_id, tenant).state}")
 
     def lanes(self, models: Sequence[str]) -> list[LaneStatus]:
         """The state of each lane. Raises StoreUnavailable, LanesUnavailable."""
@@ -212,6 +216,7 @@ class Intake:
     def _job(self, submission: Submission, now: int) -> Job:
         due_at = max(now, submission.run_at or now)
         webhook = submission.webhook
+        size = size_of(submission.input, submission.params)
         return Job(
             id=self._new_id(),
             model=submission.model,
@@ -225,10 +230,12 @@ class Intake:
             metadata=submission.metadata,
             run_at=due_at if due_at > now else None,
             deadline_at=None if submission.deadline_s is None else now + int(submission.deadline_s * 1000),
-            size=size_of(submission.input, submission.params),
+            size=size,
             webhook_url=webhook.url if webhook else None,
             webhook_target=webhook.target if webhook else None,
             webhook_events=int(webhook.events) if webhook else 0,
+            tenant=submission.tenant,
+            cost=estimated_cost(submission.task, submission.params, size),
         )
 
     def _commit(self, jobs: Sequence[Job]) -> None:

@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from ktqueue.tenant import DEFAULT_TENANT
 from ktqueue.webhook import EventType, Webhook
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -92,7 +93,8 @@ class Job:
     all of them and orders the job's events; ``token`` names the claim that holds it now. ``crashes`` counts the
     processes that died with it in a row, and ``company`` is set once it is suspected of being why: the most that may
     share an engine with it, itself included.
-    ``size`` is the bytes of input and params, as JSON; ``webhook_…`` are the parts of `webhook`.
+    ``size`` is the bytes of input and params, as JSON; ``cost`` an estimate of its tokens; ``webhook_…`` are the parts
+    of `webhook`.
     """
 
     id: str
@@ -126,6 +128,8 @@ class Job:
     webhook_url: str | None = None
     webhook_target: str | None = None
     webhook_events: int = 0
+    tenant: str = DEFAULT_TENANT
+    cost: int = 1
 
     @property
     def webhook(self) -> Webhook | None:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ktqueue.errors import ConfigurationError, NotVerified, SecretUnreadable
+from ktqueue.tenant import DEFAULT_TENANT
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -42,16 +43,20 @@ class _Key:
 
     cipher: AESGCM
     signer: Ed25519PrivateKey
-    default_secret: str
+    root: bytes
 
     @classmethod
     def derived_from(cls, key: bytes) -> _Key:
-        secret = _derived(key, b"default webhook secret")
         return cls(
             cipher=AESGCM(_derived(key, b"secrets at rest")),
             signer=Ed25519PrivateKey.from_private_bytes(_derived(key, b"webhook signing key")),
-            default_secret=SECRET_PREFIX + base64.b64encode(secret).decode(),
+            root=key,
         )
+
+    def default_secret(self, tenant: str) -> str:
+        # A tenant that knew another's could send its receivers whatever it likes.
+        purpose = b"default webhook secret" + (b"" if tenant == DEFAULT_TENANT else b" of " + tenant.encode())
+        return SECRET_PREFIX + base64.b64encode(_derived(self.root, purpose)).decode()
 
 
 class Keyring:
@@ -85,13 +90,13 @@ class Keyring:
                 continue
         raise SecretUnreadable(f"KTQ_SECRET_KEY: no key opens the secret of {context}; was its key taken away?")
 
-    def default_secret(self) -> str:
-        """What the webhooks of jobs are signed with, as ``whsec_…``."""
-        return self._keys[0].default_secret
+    def default_secret(self, tenant: str = DEFAULT_TENANT) -> str:
+        """What the webhooks of a tenant's jobs are signed with, as ``whsec_…``."""
+        return self._keys[0].default_secret(tenant)
 
-    def default_secrets(self) -> list[str]:
+    def default_secrets(self, tenant: str = DEFAULT_TENANT) -> list[str]:
         """The same, and those of the keys before, which receivers may still hold."""
-        return [key.default_secret for key in self._keys]
+        return [key.default_secret(tenant) for key in self._keys]
 
     def signatures(self, event_id: str, timestamp: int, body: bytes, secrets: Iterable[str]) -> str:
         """The value of ``webhook-signature``: one v1 for each ``whsec_…`` secret, one v1a for each of our keys."""

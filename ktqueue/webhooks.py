@@ -11,6 +11,7 @@ from ktqueue.errors import Conflict, NotFound
 from ktqueue.job import uuid7_hex
 from ktqueue.outbox.base import Delivery, DeliveryAttempt, DeliveryQuery, Endpoint, Outbox
 from ktqueue.store.base import Store
+from ktqueue.tenant import DEFAULT_TENANT
 from ktqueue.webhook import TERMINAL, Disabled, EventType, Webhook
 from ktqueue.webhook_addresses import AddressRules
 from ktqueue.webhook_policy import DAY, Circuit
@@ -18,7 +19,7 @@ from ktqueue.webhook_signing import Keyring, new_secret
 
 OLD_SECRET_MS = DAY
 MOST_ENDPOINTS = 1_000
-"""Each of them is looked at whenever a job changes."""
+"""Of one tenant: each of them is looked at whenever a job changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Told:
 
 
 class Webhooks:
-    """The use cases of the webhooks API. ``ring`` wakes a sender."""
+    """The use cases of the webhooks API; to a tenant, what is another's is not there. ``ring`` wakes a sender."""
 
     def __init__(
         self, store: Store, outbox: Outbox, keyring: Keyring, rules: AddressRules, ring: Callable[[], None]
@@ -92,44 +93,50 @@ class Webhooks:
         """The webhook of one job. Raises Invalid, naming ``field``, for a URL that may not be called."""
         return Webhook(url, self._rules.check_url(url, field=field).origin, TERMINAL if events is None else events)
 
-    def create(self, url: str, events: EventType, model: str | None, description: str) -> tuple[Endpoint, str]:
+    def create(
+        self, url: str, events: EventType, model: str | None, description: str, tenant: str = DEFAULT_TENANT
+    ) -> tuple[Endpoint, str]:
         """A new endpoint, and its secret, which is never shown again.
 
         Raises Invalid for a URL that may not be called, Conflict when there are as many endpoints as there may be.
         """
         self._rules.check_url(url, field="url")
-        if len(self._outbox.endpoints()) >= MOST_ENDPOINTS:
+        if len(self._outbox.endpoints_of(tenant)) >= MOST_ENDPOINTS:
             raise Conflict(f"there are {MOST_ENDPOINTS} webhook endpoints, the most there may be; delete one first")
         identity, secret = f"whe_{uuid7_hex()}", new_secret()
         sealed = self._keyring.seal(secret, identity)
-        endpoint = Endpoint(identity, url, events, sealed, self._outbox.now(), model=model, description=description)
+        endpoint = Endpoint(
+            identity, url, events, sealed, self._outbox.now(), model=model, description=description, tenant=tenant
+        )
         self._outbox.add_endpoint(endpoint)
         return endpoint, secret
 
-    def endpoint(self, endpoint_id: str) -> Endpoint:
+    def endpoint(self, endpoint_id: str, tenant: str = DEFAULT_TENANT) -> Endpoint:
         """The endpoint as it is now. Raises NotFound."""
         endpoint = self._outbox.endpoint(endpoint_id)
-        if endpoint is None:
+        if endpoint is None or endpoint.tenant != tenant:
             raise NotFound(f"there is no webhook endpoint {endpoint_id}")
         return endpoint
 
-    def endpoints(self) -> list[Endpoint]:
-        """All of them, the oldest first."""
-        return self._outbox.endpoints()
+    def endpoints(self, tenant: str = DEFAULT_TENANT) -> list[Endpoint]:
+        """All of a tenant's, the oldest first."""
+        return self._outbox.endpoints_of(tenant)
 
     def health(self, endpoint_ids: Sequence[str]) -> dict[str, Health]:
         """How each of these endpoints fares."""
         now, circuits = self._outbox.now(), self._outbox.circuits(endpoint_ids)
         return {each: _health(circuits.get(each), now) for each in endpoint_ids}
 
-    def change(self, endpoint_id: str, changes: Changes) -> Endpoint:
+    def change(self, endpoint_id: str, changes: Changes, tenant: str = DEFAULT_TENANT) -> Endpoint:
         """Raises NotFound, Invalid. One that is enabled starts with a clean slate."""
+        self.endpoint(endpoint_id, tenant)
         if changes.url is not None:
             self._rules.check_url(changes.url, field="url")
         return self._change(endpoint_id, changes.made_to)
 
-    def rotate(self, endpoint_id: str) -> tuple[Endpoint, str]:
+    def rotate(self, endpoint_id: str, tenant: str = DEFAULT_TENANT) -> tuple[Endpoint, str]:
         """A new secret; the one before is valid for another 24 hours. Raises NotFound."""
+        self.endpoint(endpoint_id, tenant)
         secret = new_secret()
         sealed, until = self._keyring.seal(secret, endpoint_id), self._outbox.now() + OLD_SECRET_MS
 
@@ -144,37 +151,38 @@ class Webhooks:
             raise NotFound(f"there is no webhook endpoint {endpoint_id}")
         return endpoint
 
-    def delete(self, endpoint_id: str) -> None:
+    def delete(self, endpoint_id: str, tenant: str = DEFAULT_TENANT) -> None:
         """Forget an endpoint, and what it was or was to be told. Raises NotFound."""
+        self.endpoint(endpoint_id, tenant)
         if not self._outbox.delete_endpoint(endpoint_id):
             raise NotFound(f"there is no webhook endpoint {endpoint_id}")
 
-    def test(self, endpoint_id: str) -> Told:
+    def test(self, endpoint_id: str, tenant: str = DEFAULT_TENANT) -> Told:
         """Send an endpoint a test event. Raises NotFound; Conflict if it is disabled."""
-        endpoint = self._enabled(endpoint_id)
+        endpoint = self._enabled(endpoint_id, tenant)
         delivery = self._outbox.add_test(endpoint_id)
         if delivery is None:
             raise NotFound(f"there is no webhook endpoint {endpoint_id}")
         self._ring()
         return Told(delivery, endpoint.url)
 
-    def replay(self, endpoint_id: str, since: int) -> int:
+    def replay(self, endpoint_id: str, since: int, tenant: str = DEFAULT_TENANT) -> int:
         """Send an endpoint everything that it missed since then; how many deliveries. Raises NotFound, Conflict."""
-        self._enabled(endpoint_id)
+        self._enabled(endpoint_id, tenant)
         missed = self._outbox.replay(endpoint_id, since)
         self._ring()
         return missed
 
-    def _enabled(self, endpoint_id: str) -> Endpoint:
-        endpoint = self.endpoint(endpoint_id)
+    def _enabled(self, endpoint_id: str, tenant: str) -> Endpoint:
+        endpoint = self.endpoint(endpoint_id, tenant)
         if endpoint.disabled is not None:
             raise Conflict(f"webhook endpoint {endpoint_id} is disabled; enable it first")
         return endpoint
 
-    def delivery(self, delivery_id: int) -> Told:
+    def delivery(self, delivery_id: int, tenant: str = DEFAULT_TENANT) -> Told:
         """A delivery with its attempts. Raises NotFound."""
         delivery = self._outbox.delivery(delivery_id)
-        if delivery is None:
+        if delivery is None or delivery.tenant != tenant:
             raise NotFound(f"there is no delivery dlv_{delivery_id}")
         return self._with_attempts([delivery])[0]
 
@@ -184,24 +192,25 @@ class Webhooks:
 
     def of_job(self, query: DeliveryQuery) -> list[Told]:
         """What is told of the job that ``query`` names, newest first, with attempts. Raises NotFound."""
-        if query.job_id is None or self._store.get(query.job_id) is None:
+        job = None if query.job_id is None else self._store.get(query.job_id)
+        if job is None or query.tenant not in {None, job.tenant}:
             raise NotFound(f"there is no job {query.job_id}")
         return self._with_attempts(self._outbox.deliveries(query))
 
-    def redeliver(self, delivery_id: int) -> Told:
+    def redeliver(self, delivery_id: int, tenant: str = DEFAULT_TENANT) -> Told:
         """Send once more, at once. Raises NotFound; Conflict if its endpoint is disabled."""
-        told = self.delivery(delivery_id)
+        told = self.delivery(delivery_id, tenant)
         if told.delivery.endpoint:
-            self._enabled(told.delivery.endpoint)
+            self._enabled(told.delivery.endpoint, tenant)
         again = self._outbox.redeliver(delivery_id)
         if again is None:
             raise NotFound(f"there is no delivery dlv_{delivery_id}")
         self._ring()
         return replace(told, delivery=again)
 
-    def default_secret(self) -> str:
-        """What the webhooks of jobs are signed with, as ``whsec_…``."""
-        return self._keyring.default_secret()
+    def default_secret(self, tenant: str = DEFAULT_TENANT) -> str:
+        """What the webhooks of a tenant's jobs are signed with, as ``whsec_…``."""
+        return self._keyring.default_secret(tenant)
 
     def public_keys(self) -> list[dict[str, str]]:
         """What verifies the signatures of every webhook."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ktqueue.tenant import DEFAULT_TENANT
 from ktqueue.webhook import Answer, DeliveryState, Disabled, EventType
 from ktqueue.webhook_policy import Circuit
 
@@ -32,6 +33,7 @@ class Endpoint:
     disabled: Disabled | None = None
     old_secret: str | None = None
     old_secret_until: int | None = None
+    tenant: str = DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Delivery:
     started_at: int | None
     run_at: int | None
     progress: float | None
+    tenant: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,9 @@ class DeliveryAttempt:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryQuery:
-    """Which deliveries to list, newest first. ``before`` is the last id of the page before."""
+    """Which deliveries to list, newest first. ``before`` is the last id of the page before; no ``tenant`` is all."""
 
+    tenant: str | None = None
     job_id: str | None = None
     endpoint: str | None = None
     state: DeliveryState | None = None
@@ -145,13 +149,16 @@ class Outbox(Protocol):
     def endpoint(self, endpoint_id: str) -> Endpoint | None:
         """The endpoint as it is now."""
 
-    def endpoints(self, ids: Sequence[str] | None = None) -> list[Endpoint]:
-        """Those with these ids, or all; the oldest first."""
+    def endpoints(self, ids: Sequence[str]) -> list[Endpoint]:
+        """Those with these ids; the oldest first."""
+
+    def endpoints_of(self, tenant: str) -> list[Endpoint]:
+        """All of a tenant's; the oldest first."""
 
     def change_endpoint(self, endpoint_id: str, change: Callable[[Endpoint], Endpoint]) -> Endpoint | None:
-        """Write what ``change`` makes of an endpoint, but for id and created_at; what it then is, None if it is gone.
+        """Write what ``change`` makes of an endpoint, but for id, tenant and created_at; what it then is.
 
-        Nobody else changes it meanwhile. One that is enabled has no circuit any more.
+        None if it is gone. Nobody else changes it meanwhile. One that is enabled has no circuit any more.
         """
 
     def delete_endpoint(self, endpoint_id: str) -> bool:

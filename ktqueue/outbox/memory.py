@@ -50,7 +50,17 @@ class MemoryOutbox:
             seq = moment(kind, job.claims, progress)
             if (job.id, endpoint, seq) not in self._known:
                 at = self._clock() if progress is not None else job.finished_at or job.started_at or job.created_at
-                self._add(kind, seq, at, endpoint=endpoint, target=target, enabled=enabled, job=job, progress=progress)
+                self._add(
+                    kind,
+                    seq,
+                    at,
+                    tenant=job.tenant,
+                    endpoint=endpoint,
+                    target=target,
+                    enabled=enabled,
+                    job=job,
+                    progress=progress,
+                )
                 left = True
         return left
 
@@ -58,7 +68,7 @@ class MemoryOutbox:
         if job.webhook is not None and kind in job.webhook.events:
             yield "", job.webhook.target, True
         for endpoint in self._endpoints.values():
-            if kind in endpoint.events and endpoint.model in {None, job.model}:
+            if endpoint.tenant == job.tenant and kind in endpoint.events and endpoint.model in {None, job.model}:
                 yield endpoint.id, endpoint.id, endpoint.disabled is None
 
     def _add(
@@ -67,6 +77,7 @@ class MemoryOutbox:
         seq: int,
         at: int,
         *,
+        tenant: str,
         endpoint: str,
         target: str,
         enabled: bool = True,
@@ -92,6 +103,7 @@ class MemoryOutbox:
             started_at=job.started_at if job else None,
             run_at=job.run_at if job else None,
             progress=progress,
+            tenant=tenant,
         )
         return made
 
@@ -207,10 +219,16 @@ class MemoryOutbox:
         with self.lock:
             return self._endpoints.get(endpoint_id)
 
-    def endpoints(self, ids: Sequence[str] | None = None) -> list[Endpoint]:
-        """Those with these ids, or all; the oldest first."""
+    def endpoints(self, ids: Sequence[str]) -> list[Endpoint]:
+        """Those with these ids; the oldest first."""
         with self.lock:
-            found = [each for each in self._endpoints.values() if ids is None or each.id in ids]
+            found = [each for each in self._endpoints.values() if each.id in ids]
+        return sorted(found, key=lambda endpoint: endpoint.id)
+
+    def endpoints_of(self, tenant: str) -> list[Endpoint]:
+        """All of a tenant's; the oldest first."""
+        with self.lock:
+            found = [each for each in self._endpoints.values() if each.tenant == tenant]
         return sorted(found, key=lambda endpoint: endpoint.id)
 
     def change_endpoint(self, endpoint_id: str, change: Callable[[Endpoint], Endpoint]) -> Endpoint | None:
@@ -219,7 +237,7 @@ class MemoryOutbox:
             endpoint = self._endpoints.get(endpoint_id)
             if endpoint is None:
                 return None
-            changed = replace(change(endpoint), id=endpoint_id, created_at=endpoint.created_at)
+            changed = replace(change(endpoint), id=endpoint_id, created_at=endpoint.created_at, tenant=endpoint.tenant)
             self._endpoints[endpoint_id] = changed
             if changed.disabled is None:
                 self._circuits.pop(endpoint_id, None)
@@ -237,10 +255,11 @@ class MemoryOutbox:
     def add_test(self, endpoint_id: str) -> Delivery | None:
         """A pending delivery of a test event; None if there is no such endpoint."""
         with self.lock:
-            if endpoint_id not in self._endpoints:
+            endpoint = self._endpoints.get(endpoint_id)
+            if endpoint is None:
                 return None
             now = self._clock()
-            return self._add(EventType.TEST, now, now, endpoint=endpoint_id, target=endpoint_id)
+            return self._add(EventType.TEST, now, now, tenant=endpoint.tenant, endpoint=endpoint_id, target=endpoint_id)
 
     def delivery(self, delivery_id: int) -> Delivery | None:
         """The delivery as it is now."""
@@ -308,7 +327,8 @@ class MemoryOutbox:
 
 def _matches(delivery: Delivery, query: DeliveryQuery) -> bool:
     return (
-        query.job_id in {None, delivery.job_id}
+        query.tenant in {None, delivery.tenant}
+        and query.job_id in {None, delivery.job_id}
         and query.endpoint in {None, delivery.endpoint}
         and query.state in {None, delivery.state}
         and (query.before is None or delivery.id < query.before)

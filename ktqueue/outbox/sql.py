@@ -110,12 +110,15 @@ class SqlOutbox:
         found = self.endpoints([endpoint_id])
         return found[0] if found else None
 
-    def endpoints(self, ids: Sequence[str] | None = None) -> list[Endpoint]:
-        """Those with these ids, or all; the oldest first."""
+    def endpoints(self, ids: Sequence[str]) -> list[Endpoint]:
+        """Those with these ids; the oldest first."""
         with self._database.reader() as connection:
-            if ids is None:
-                return [_endpoint_of(row) for row in connection.execute(statements.ENDPOINTS)]
             return [_endpoint_of(row) for row in connection.execute(statements.ENDPOINTS_GIVEN, {"ids": list(ids)})]
+
+    def endpoints_of(self, tenant: str) -> list[Endpoint]:
+        """All of a tenant's; the oldest first."""
+        with self._database.reader() as connection:
+            return [_endpoint_of(row) for row in connection.execute(statements.ENDPOINTS_OF, {"owner": tenant})]
 
     def change_endpoint(self, endpoint_id: str, change: Callable[[Endpoint], Endpoint]) -> Endpoint | None:
         """Write what ``change`` makes of an endpoint; what it then is. One that is enabled has no circuit any more."""
@@ -124,8 +127,8 @@ class SqlOutbox:
             if row is None:
                 return None
             endpoint = _endpoint_of(row)
-            changed = replace(change(endpoint), id=endpoint_id, created_at=endpoint.created_at)
-            kept = {"id", "created_at"}
+            kept = {"id", "created_at", "tenant"}
+            changed = replace(change(endpoint), **{name: getattr(endpoint, name) for name in kept})
             given = {f"new_{name}": value for name, value in asdict(changed).items() if name not in kept}
             connection.execute(statements.CHANGE_ENDPOINT, given | {"endpoint_id": endpoint_id})
             if changed.disabled is None:

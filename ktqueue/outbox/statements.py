@@ -115,8 +115,9 @@ RELEASE = (
 )
 
 ADD_ENDPOINT = insert_new(webhook_endpoints)
-ENDPOINTS = sa.select(*ENDPOINT).order_by(webhook_endpoints.c.id)
-ENDPOINTS_GIVEN = ENDPOINTS.where(among(webhook_endpoints.c.id))
+_endpoints = sa.select(*ENDPOINT).order_by(webhook_endpoints.c.id)
+ENDPOINTS_GIVEN = _endpoints.where(among(webhook_endpoints.c.id))
+ENDPOINTS_OF = _endpoints.where(webhook_endpoints.c.tenant == sa.bindparam("owner"))
 HOLD_ENDPOINT = ENDPOINTS_GIVEN.with_for_update()
 _this_endpoint = webhook_endpoints.c.id == sa.bindparam("endpoint_id")
 CHANGE_ENDPOINT = (
@@ -172,6 +173,7 @@ _test = {
     "target": webhook_endpoints.c.id,
     "state": sa.literal_column(f"'{DeliveryState.PENDING}'", sa.Text),
     "next_at": db_now(),
+    "tenant": webhook_endpoints.c.tenant,
     **{name: sa.literal_column("0", sa.Integer) for name in ("attempts", "tries", "attempt")},
 }
 ADD_TEST = (
@@ -217,6 +219,8 @@ def search(query: DeliveryQuery) -> sa.Select[tuple[Any, ...]]:
 
 def _conditions(query: DeliveryQuery) -> Sequence[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = []
+    if query.tenant is not None:
+        found.append(deliveries.c.tenant == query.tenant)
     if query.job_id is not None:
         found.append(deliveries.c.job_id == query.job_id)
     if query.endpoint is not None:

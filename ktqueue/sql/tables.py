@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from ktqueue.job import JobState, Outcome
+from ktqueue.tenant import DEFAULT_TENANT
 from ktqueue.webhook import DeliveryState, Disabled
 
 metadata = sa.MetaData()
@@ -21,6 +22,10 @@ metadata = sa.MetaData()
 def is_state(state: JobState) -> sa.ColumnElement[bool]:
     """``state = '…'`` with the state spelled out, so that planners see that a partial index answers it."""
     return jobs.c.state == sa.literal_column(f"'{state}'", sa.Text)
+
+
+def _tenant(*, primary_key: bool = False) -> sa.Column[str]:
+    return sa.Column("tenant", sa.Text, primary_key=primary_key, nullable=False, server_default=DEFAULT_TENANT)
 
 
 def _document(name: str, *, nullable: bool = False) -> sa.Column[object]:
@@ -62,6 +67,8 @@ jobs = sa.Table(
     sa.Column("webhook_url", sa.Text),
     sa.Column("webhook_target", sa.Text),
     sa.Column("webhook_events", sa.Integer, nullable=False, server_default="0"),  # a set of EventType
+    _tenant(),
+    sa.Column("cost", sa.Integer, nullable=False, server_default="1"),  # tokens that it may take
     sa.CheckConstraint(f"state IN ({', '.join(repr(str(state)) for state in JobState)})", name="jobs_state"),
     sa.CheckConstraint("(finished_at IS NULL) = (state IN ('queued', 'running'))", name="jobs_finished"),
 )
@@ -69,6 +76,7 @@ jobs = sa.Table(
 idempotency_keys = sa.Table(
     "idempotency_keys",
     metadata,
+    _tenant(primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("job_id", sa.Text, nullable=False, index=True),
@@ -105,6 +113,7 @@ webhook_endpoints = sa.Table(
     sa.Column("old_secret", sa.Text),
     sa.Column("old_secret_until", sa.BigInteger),
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    _tenant(),
     sa.CheckConstraint(f"disabled IN ({', '.join(repr(str(why)) for why in Disabled)})", name="endpoints_disabled"),
 )
 
@@ -128,6 +137,7 @@ deliveries = sa.Table(
     sa.Column("started_at", sa.BigInteger),
     sa.Column("run_at", sa.BigInteger),
     sa.Column("progress", sa.Double),
+    _tenant(),
     sa.UniqueConstraint("job_id", "endpoint", "seq", name="deliveries_event"),
     sa.CheckConstraint(f"state IN ({', '.join(repr(str(s)) for s in DeliveryState)})", name="deliveries_state"),
     sa.CheckConstraint("(next_at IS NOT NULL) = (state = 'pending')", name="deliveries_due"),
@@ -166,10 +176,11 @@ def _partial(name: str, where: sa.ColumnElement[bool], *columns: sa.Column[Any])
 
 
 # A lane in its order. The other columns ride along so that `waiting` and `census` need not touch the rows.
+_ALONG = ("due_at", "state", "company", "size", "tenant", "priority", "cost", "deadline_at")
 _partial(
     "jobs_lane",
     is_state(JobState.QUEUED) & jobs.c.company.is_(None),
-    *(jobs.c[name] for name in ("model", "rank", "id", "due_at", "state", "company", "size")),
+    *(jobs.c[name] for name in ("model", "rank", "id", *_ALONG)),
 )
 _partial(
     "jobs_suspects",
@@ -180,9 +191,11 @@ _partial(
 _partial("jobs_running", is_state(JobState.RUNNING), jobs.c.model)
 _partial("jobs_scheduled", is_state(JobState.QUEUED) & jobs.c.run_at.is_not(None), jobs.c.run_at)
 _partial("jobs_deadline", jobs.c.deadline_at.is_not(None) & jobs.c.finished_at.is_(None), jobs.c.deadline_at)
-# Lists, newest first.
-_partial("jobs_finished", jobs.c.finished_at.is_not(None), jobs.c.state, jobs.c.id)
-sa.Index("jobs_model", jobs.c.model, jobs.c.id)
+# Lists, newest first. The model rides along: a list of one model's jobs then passes over the others in the index.
+_partial("jobs_finished", jobs.c.finished_at.is_not(None), jobs.c.tenant, jobs.c.state, jobs.c.id)
+sa.Index("jobs_tenant", jobs.c.tenant, jobs.c.id, jobs.c.model)
+sa.Index("endpoints_tenant", webhook_endpoints.c.tenant, webhook_endpoints.c.id)
+sa.Index("deliveries_tenant", deliveries.c.tenant, deliveries.c.id)
 # What is to be told, receiver by receiver; what a sender holds; what failed, to be replayed; lists, newest first.
 _partial(
     "deliveries_pending",

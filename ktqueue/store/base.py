@@ -20,9 +20,11 @@ from ktqueue.job import Attempt, Job, JobState, Verdict
 class JobQuery:
     """Which jobs to list, newest first (by id). ``before`` is the last id of the page before.
 
-    ``created_from`` is part of the span of time, ``created_to`` is the first instant after it.
+    ``created_from`` is part of the span of time, ``created_to`` is the first instant after it. Without ``tenant``:
+    everybody's.
     """
 
+    tenant: str | None = None
     ids: Sequence[str] = ()
     states: Sequence[JobState] = ()
     model: str | None = None
@@ -104,10 +106,10 @@ class Store(Protocol):
         """Commit new queued jobs, all or none."""
 
     def add_once(self, job: Job, key: IdempotencyKey) -> Kept:
-        """Commit ``job`` unless the key is there already; concurrent callers get one and the same job."""
+        """Commit ``job`` unless its tenant's key is there already; concurrent callers get one and the same job."""
 
-    def kept(self, key: str) -> Kept | None:
-        """What an add under this key made, if there was one."""
+    def kept(self, tenant: str, key: str) -> Kept | None:
+        """What an add under this key of a tenant made, if there was one."""
 
     def get(self, job_id: str) -> Job | None:
         """The job as it is now."""

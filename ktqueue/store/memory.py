@@ -56,7 +56,7 @@ class MemoryStore:
         self._lock = self._outbox.lock
         self._jobs: dict[str, Job] = {}
         self._due_at: dict[str, int] = {}
-        self._keys: dict[str, _Key] = {}
+        self._keys: dict[tuple[str, str], _Key] = {}
         self._attempts: dict[str, list[Attempt]] = {}
 
     def ping(self) -> None:
@@ -79,17 +79,17 @@ class MemoryStore:
     def add_once(self, job: Job, key: IdempotencyKey) -> Kept:
         """Add ``job`` unless the key is there already."""
         with self._lock:
-            kept = self.kept(key.key)
+            kept = self.kept(job.tenant, key.key)
             if kept is not None:
                 return kept
             self.add([job])
-            self._keys[key.key] = _Key(key.digest, job.id)
+            self._keys[job.tenant, key.key] = _Key(key.digest, job.id)
         return Kept(job_id=job.id, digest=key.digest, created=True)
 
-    def kept(self, key: str) -> Kept | None:
-        """What an add under this key made."""
+    def kept(self, tenant: str, key: str) -> Kept | None:
+        """What an add under this key of a tenant made."""
         with self._lock:
-            kept = self._keys.get(key)
+            kept = self._keys.get((tenant, key))
         return None if kept is None else Kept(job_id=kept.job_id, digest=kept.digest, created=False)
 
     def get(self, job_id: str) -> Job | None:
@@ -353,7 +353,8 @@ def _overdue(job: Job, now: int) -> bool:
 
 def _matches(job: Job, query: JobQuery) -> bool:
     return (
-        (not query.ids or job.id in query.ids)
+        query.tenant in {None, job.tenant}
+        and (not query.ids or job.id in query.ids)
         and (not query.states or job.state in query.states)
         and (query.model is None or job.model == query.model)
         and (query.created_from is None or job.created_at >= query.created_from)

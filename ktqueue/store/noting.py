@@ -18,7 +18,7 @@ from ktqueue.webhook import LAST_MOMENT, MOMENTS_A_CLAIM, PROGRESS_MS, DeliveryS
 
 _FIELDS = (
     *("job_id", "endpoint", "seq", "type", "at", "target", "state", "attempts", "tries", "next_at"),
-    *("attempt", "started_at", "run_at", "progress"),
+    *("attempt", "started_at", "run_at", "progress", "tenant"),
 )
 _Labelled = Sequence[sa.ColumnElement[Any]]
 
@@ -37,7 +37,10 @@ _ended = jobs.c.finished_at.is_not(None)
 _moment = jobs.c.claims * _number(MOMENTS_A_CLAIM) + sa.case((_ended, _number(LAST_MOMENT)), else_=_number(0))
 _since = sa.func.coalesce(jobs.c.finished_at, jobs.c.started_at, jobs.c.created_at)
 _enabled = webhook_endpoints.c.disabled.is_(None)
-_wanting = sa.or_(webhook_endpoints.c.model.is_(None), webhook_endpoints.c.model == jobs.c.model)
+_wanting = sa.and_(
+    webhook_endpoints.c.tenant == jobs.c.tenant,
+    sa.or_(webhook_endpoints.c.model.is_(None), webhook_endpoints.c.model == jobs.c.model),
+)
 
 
 def _receivers(what: Mapping[str, Any], *which: sa.ColumnElement[bool]) -> sa.sql.dml.Insert:
@@ -52,6 +55,7 @@ def _receivers(what: Mapping[str, Any], *which: sa.ColumnElement[bool]) -> sa.sq
         "attempt": jobs.c.attempt,
         "started_at": jobs.c.started_at,
         "run_at": jobs.c.run_at,
+        "tenant": jobs.c.tenant,
     } | dict(what)
     wanted = what["type"]
     own = common | {

@@ -46,6 +46,8 @@ def row_of(job: Job) -> dict[str, Any]:
         "webhook_url": job.webhook_url,
         "webhook_target": job.webhook_target,
         "webhook_events": job.webhook_events,
+        "tenant": job.tenant,
+        "cost": job.cost,
     }
 
 

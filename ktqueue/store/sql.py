@@ -69,7 +69,7 @@ class SqlStore:
         with self._noting() as (connection, note):
             # Another caller's key is seen once it is committed; it may be deleted again before we read it.
             while not self._keep(connection, job, key):
-                kept = connection.execute(statements.KEPT, {"key": key.key}).one_or_none()
+                kept = connection.execute(statements.KEPT, {"tenant": job.tenant, "key": key.key}).one_or_none()
                 if kept is not None:
                     return Kept(job_id=kept.job_id, digest=kept.digest, created=False)
             connection.execute(statements.ADD, row_of(job))
@@ -77,13 +77,13 @@ class SqlStore:
         return Kept(job_id=job.id, digest=key.digest, created=True)
 
     def _keep(self, connection: sa.Connection, job: Job, key: IdempotencyKey) -> bool:
-        row = {"key": key.key, "digest": key.digest, "job_id": job.id}
+        row = {"tenant": job.tenant, "key": key.key, "digest": key.digest, "job_id": job.id}
         return connection.execute(statements.KEEP_KEY, row).rowcount == 1
 
-    def kept(self, key: str) -> Kept | None:
-        """What an add under this key made."""
+    def kept(self, tenant: str, key: str) -> Kept | None:
+        """What an add under this key of a tenant made."""
         with self._database.reader() as connection:
-            row = connection.execute(statements.KEPT, {"key": key}).one_or_none()
+            row = connection.execute(statements.KEPT, {"tenant": tenant, "key": key}).one_or_none()
         return None if row is None else Kept(job_id=row.job_id, digest=row.digest, created=False)
 
     def get(self, job_id: str) -> Job | None:

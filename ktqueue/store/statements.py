@@ -49,7 +49,7 @@ NOW = sa.select(db_now())
 ADD = insert_new(jobs).values(due_at=sa.func.coalesce(sa.bindparam("scheduled_for", type_=sa.BigInteger), db_now()))
 KEEP_KEY = insert_new(idempotency_keys).values(created_at=db_now()).execution_options(preserve_rowcount=True)
 KEPT = sa.select(idempotency_keys.c.digest, idempotency_keys.c.job_id).where(
-    idempotency_keys.c.key == sa.bindparam("key")
+    idempotency_keys.c.tenant == sa.bindparam("tenant"), idempotency_keys.c.key == sa.bindparam("key")
 )
 
 GET = sa.select(*JOB_COLUMNS).where(_this_job)
@@ -273,6 +273,8 @@ def search(query: JobQuery) -> sa.Select[tuple[object, ...]]:
 
 def _conditions(query: JobQuery) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = [has_entry(jobs.c.metadata, *entry) for entry in query.metadata.items()]
+    if query.tenant is not None:
+        found.append(jobs.c.tenant == query.tenant)
     if len(query.states) == 1:
         found.append(jobs.c.state == str(query.states[0]))
         if query.states[0].terminal:

@@ -8,6 +8,7 @@ from typing import Any
 from werkzeug.test import TestResponse
 
 from api.app import create_app
+from ktqueue.access import Access, OpenAccess
 from ktqueue.delivery import Deliveries
 from ktqueue.following import Following
 from ktqueue.intake import Intake
@@ -44,6 +45,7 @@ class Services:
     """What `create_app` takes."""
 
     settings: Settings
+    access: Access
     catalogue: Catalogue
     intake: Intake
     following: Following
@@ -53,7 +55,7 @@ class Services:
 class Api:
     """The API over a `Scene`, whose clock stands still and whose parts can be taken away."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, access: Access | None = None, **settings: Any) -> None:
         chosen = Settings(**settings)
         self.scene = Scene(
             max_queued=chosen.max_queued,
@@ -65,7 +67,9 @@ class Api:
         rules = AddressRules(ALLOWED, chosen.webhook_ports)
         self.rung = 0
         webhooks = Webhooks(self.scene.store, self.scene.outbox, self.keyring, rules, self._ring)
-        self.app = create_app(Services(chosen, CATALOGUE, self.scene.intake, following, webhooks))
+        self.app = create_app(
+            Services(chosen, access or OpenAccess(), CATALOGUE, self.scene.intake, following, webhooks)
+        )
         self.client = self.app.test_client()
 
     def _ring(self) -> None:

@@ -16,6 +16,7 @@ from ktqueue.outbox.sql import SqlOutbox
 from ktqueue.store.base import IdempotencyKey, Store
 from ktqueue.store.memory import MemoryStore
 from ktqueue.store.sql import SqlStore
+from ktqueue.tenant import DEFAULT_TENANT
 from ktqueue.webhook import TERMINAL, Answer, DeliveryState, Disabled, EventType, event_id
 from ktqueue.webhook_policy import Circuit
 from tests.contract.conftest import URLS
@@ -361,7 +362,7 @@ def test_endpoints_are_kept_as_they_are_given(both: Both) -> None:
     one = both.endpoint(model="echo", description="ours")
     other = both.endpoint(EventType.JOB_FAILED)
     assert both.outbox.endpoint(one.id) == one
-    assert both.outbox.endpoints() == [one, other]
+    assert both.outbox.endpoints_of(DEFAULT_TENANT) == [one, other]
     assert both.outbox.endpoints([other.id, "whe_unknown"]) == [other]
     assert both.outbox.endpoint("whe_unknown") is None
     changed = replace(one, url="https://new.example/", old_secret="old", old_secret_until=5, disabled=Disabled.OPERATOR)

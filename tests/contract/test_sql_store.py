@@ -347,8 +347,13 @@ def test_sqlite_counts_lanes_from_indexes_alone(plan_of: Callable[[sa.ClauseElem
     [
         (JobQuery(), "SCAN jobs USING INDEX sqlite_autoindex_jobs_1"),
         (JobQuery(before="job_1"), "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id<?)"),
-        (JobQuery(model="a"), "SEARCH jobs USING INDEX jobs_model (model=?)"),
-        (JobQuery(states=[JobState.FAILED]), "SEARCH jobs USING INDEX jobs_finished (state=?)"),
+        (JobQuery(tenant="a"), "SEARCH jobs USING INDEX jobs_tenant (tenant=?)"),
+        (JobQuery(tenant="a", before="job_1"), "SEARCH jobs USING INDEX jobs_tenant (tenant=? AND id<?)"),
+        (JobQuery(tenant="a", model="a"), "SEARCH jobs USING INDEX jobs_tenant (tenant=?)"),
+        (
+            JobQuery(tenant="a", states=[JobState.FAILED]),
+            "SEARCH jobs USING INDEX jobs_finished (tenant=? AND state=?)",
+        ),
         (JobQuery(ids=["job_1"]), BY_ID),
     ],
 )

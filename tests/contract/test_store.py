@@ -26,6 +26,7 @@ from ktqueue.job import (
     new_job_id,
 )
 from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, LaneCensus, Pruned, Store, Waiting
+from ktqueue.tenant import DEFAULT_TENANT
 
 HOUR = 3_600_000
 TERMINAL = [state for state in JobState if state.terminal]
@@ -182,8 +183,8 @@ def test_a_key_makes_one_job(store: Store) -> None:
     assert (again.job_id, again.digest, again.created) == (first.id, "digest-1", False)
     assert store.get(first.id) == first
     assert store.get(second.id) is None
-    assert store.kept("key-1") == again
-    assert store.kept("key-2") is None
+    assert store.kept(DEFAULT_TENANT, "key-1") == again
+    assert store.kept(DEFAULT_TENANT, "key-2") is None
 
 
 def test_sixteen_callers_with_one_key_get_one_job(store: Store) -> None:
