@@ -56,10 +56,12 @@ _claimable = (
     .order_by(deliveries.c.next_at, deliveries.c.id)
     .limit(sa.bindparam("most", type_=sa.Integer))
     .with_for_update(skip_locked=True)
+    # As a common table, which PostgreSQL reads once. A subquery it may run for each row, past the limit.
+    .cte("claimable")
 )
 CLAIM = (
     sa.update(deliveries)
-    .where(deliveries.c.id.in_(_claimable.correlate(None)))
+    .where(deliveries.c.id.in_(sa.select(_claimable.c.id)))
     .values(
         token=sa.bindparam("new_token"),
         sender=sa.bindparam("new_sender"),

@@ -68,7 +68,9 @@ _claimed = {
 
 
 def _claim(claimable: sa.Select[tuple[str]]) -> sa.sql.dml.ReturningUpdate[tuple[object, ...]]:
-    ids = claimable.correlate(None).with_for_update(skip_locked=True)
+    # As a common table, which PostgreSQL reads once. A subquery it may run for each row, past any limit in it.
+    claimed = claimable.correlate(None).with_for_update(skip_locked=True).cte("claimable")
+    ids = sa.select(claimed.c.id)
     return sa.update(jobs).where(jobs.c.id.in_(ids), _still_queued).values(**_claimed).returning(*JOB_COLUMNS)
 
 
