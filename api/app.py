@@ -15,6 +15,7 @@ from api.docs import Docs
 from api.events import JobEvents
 from api.health import HealthResource
 from api.jobs import Jobs
+from api.lanes import Lanes
 from api.services import ApiServices
 from api.waits import Waits
 from api.webhook_endpoints import WebhookEndpoints
@@ -38,6 +39,7 @@ def create_app(services: ApiServices) -> Flask:
     Deliveries(services).register(app)
     WebhookKeys(services).register(app)
     CatalogueResource(services).register(app)
+    Lanes(services).register(app)
     HealthResource(services).register(app)
     Docs(services).register(app)
     return app

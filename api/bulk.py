@@ -16,7 +16,7 @@ from api.query import parameters
 from api.schemas import BulkLine
 from api.services import ApiServices
 from api.submission import Submissions
-from ktqueue.errors import Invalid, KtqueueError, QueueFull, StoreUnavailable
+from ktqueue.errors import Invalid, KtqueueError, LaneDraining, QueueFull, StoreUnavailable
 from ktqueue.intake import Intake, Submission
 from ktqueue.representation import JOBS
 
@@ -78,7 +78,7 @@ class _Entry:
         self._intake = intake
         self._submissions = submissions
         self._down: StoreUnavailable | None = None
-        self._full: dict[str, QueueFull] = {}
+        self._closed: dict[str, QueueFull | LaneDraining] = {}
 
     def answers(self, group: Sequence[Line]) -> list[bytes]:
         """Submit what is valid in a group; an answer for each line, in order."""
@@ -102,18 +102,21 @@ class _Entry:
 
     def _submit(self, model: str, numbered: Sequence[tuple[int, Submission]]) -> dict[int, str | KtqueueError]:
         """Submit jobs of one lane: what became of each, by its line."""
-        refusal = self._down or self._full.get(model)
+        refusal = self._down or self._closed.get(model)
         if refusal is not None:
             return dict.fromkeys((number for number, _ in numbered), refusal)
         try:
             jobs = self._intake.submit_many([submission for _, submission in numbered])
         except QueueFull as error:
             if len(numbered) == 1:
-                self._full[model] = error
+                self._closed[model] = error
                 return {numbered[0][0]: error}
             # There may be room for some of them.
             half = len(numbered) // 2
             return self._submit(model, numbered[:half]) | self._submit(model, numbered[half:])
+        except LaneDraining as error:
+            self._closed[model] = error
+            return dict.fromkeys((number for number, _ in numbered), error)
         except StoreUnavailable as error:
             self._down = error
             return dict.fromkeys((number for number, _ in numbered), error)

@@ -21,6 +21,7 @@ from ktqueue.errors import (
     IdempotencyMismatch,
     Invalid,
     KtqueueError,
+    LaneDraining,
     LanesUnavailable,
     NotFound,
     QueueFull,
@@ -32,6 +33,8 @@ from ktqueue.errors import (
 
 PROBLEM = "application/problem+json"
 UNAVAILABLE_RETRY_AFTER_S = 2
+DRAINING_RETRY_AFTER_S = 5
+"""Nobody knows when an operator will resume a lane. The client gives up, and says why, after three such."""
 LONGEST_KEY_SHOWN = 64
 
 logger = logging.getLogger(__name__)
@@ -103,6 +106,7 @@ STATUS: Mapping[type[KtqueueError], HTTPStatus] = {
     IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
     Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    LaneDraining: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     LanesUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -189,4 +193,6 @@ def _code(error: KtqueueError) -> str:
 def _retry_after(error: KtqueueError) -> int | None:
     if isinstance(error, QueueFull):
         return error.retry_after_s
+    if isinstance(error, LaneDraining):
+        return DRAINING_RETRY_AFTER_S
     return UNAVAILABLE_RETRY_AFTER_S if isinstance(error, Unavailable) else None

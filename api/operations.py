@@ -5,16 +5,16 @@ from __future__ import annotations
 from api.bulk import NDJSON
 from api.errors import PROBLEM
 from api.inputs import JobRequest
+from api.lane_operations import LANE_OPERATIONS
 from api.listing import DEFAULT_JOBS, METADATA, MOST_IDS, MOST_JOBS
 from api.operation import JOB_ID, Operation, Reply, parameter
-from api.query import LONGEST_WAIT_S, MOST_TOKENS
+from api.query import LONGEST_WAIT_S
 from api.schemas import (
     AttemptList,
     BulkLine,
     EventFields,
     Health,
     JobList,
-    LaneList,
     ModelList,
     Problem,
     Readiness,
@@ -22,7 +22,6 @@ from api.schemas import (
 from api.webhook_operations import WEBHOOK_OPERATIONS
 from ktqueue.bodies import JobBody
 from ktqueue.job import JobState
-from ktqueue.room import ANSWER_TOKENS, PROMPT_TOKENS
 
 EVENT_STREAM = "text/event-stream"
 TIME = {"type": "string", "format": "date-time"}
@@ -66,18 +65,6 @@ LIST_FILTERS = [
         "Most jobs on this page.",
     ),
     parameter("query", "cursor", {"type": "string"}, "`next_cursor` of the page before."),
-]
-SIZES = [
-    parameter(
-        "query",
-        name,
-        {"type": "integer", "minimum": 1, "maximum": MOST_TOKENS, "default": default},
-        f"`jobs_at_once` is told for {what} of this length.",
-    )
-    for name, default, what in (
-        ("prompt_tokens", PROMPT_TOKENS, "prompts"),
-        ("answer_tokens", ANSWER_TOKENS, "answers"),
-    )
 ]
 LAST_EVENT_ID = parameter(
     "header", "Last-Event-ID", {"type": "string", "pattern": "^[0-9]{1,9}-[0-9]{1,10}$"}, "Resume after this event."
@@ -198,16 +185,7 @@ OPERATIONS = [
     Operation(
         "get", "/api/v1/models", "listModels", "models", "The models", {200: Reply("All of them.", ModelList)}, (422,)
     ),
-    Operation(
-        "get",
-        "/api/v1/lanes",
-        "listLanes",
-        "models",
-        "Their queues, and what a slot of each holds at once",
-        {200: Reply("All.", LaneList)},
-        problems=(422, 503),
-        parameters=SIZES,
-    ),
+    *LANE_OPERATIONS,
     Operation("get", "/healthz", "healthz", "health", "Is the process alive?", {200: Reply("Yes.", Health)}),
     Operation(
         "get", "/readyz", "readyz", "health", "Do SQL and Redis answer?", {200: Reply("Yes.", Readiness)}, (503,)
@@ -223,6 +201,6 @@ MEANINGS = {
     415: "The Content-Type is not the one that is taken here.",
     422: "It breaks a rule; `errors` says which, field by field.",
     429: "The model's queue is full; try again after Retry-After.",
-    503: "Something that is needed does not answer; try again after Retry-After.",
+    503: "Something that is needed does not answer, or the lane is being drained; try again after Retry-After.",
 }
 PROBLEMS = {status: Reply(means, Problem, media=PROBLEM) for status, means in MEANINGS.items()}

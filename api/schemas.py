@@ -9,6 +9,7 @@ from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from ktqueue.bodies import AttemptBody, JobBody, Time
+from ktqueue.control import LaneMode
 from ktqueue.webhook import SUBSCRIBABLE, TITLES, DeliveryState, Disabled
 from ktqueue.webhooks import CircuitState
 
@@ -96,6 +97,12 @@ class LaneBody(TypedDict):
 
     model: str
     object: Literal["lane"]
+    mode: Annotated[
+        str,
+        WithJsonSchema({"type": "string", "enum": [mode.value for mode in LaneMode]}),
+        Field(description="`paused` keeps what it takes, `draining` takes nothing and runs what it has."),
+    ]
+    concurrency: Annotated[int | None, Field(description="Most jobs that may run at once; null: as many as fit.")]
     depth: Annotated[int, Field(description="Jobs that wait.")]
     running: int
     throughput: Annotated[float | None, Field(description="Jobs finished per second of late; null: too few to say.")]
@@ -109,6 +116,16 @@ class LaneList(TypedDict):
     object: Literal["list"]
     data: list[LaneBody]
     next_cursor: None
+
+
+class PurgeBody(TypedDict):
+    """What a purge did, or would do."""
+
+    object: Literal["purge"]
+    model: str
+    dry_run: bool
+    jobs: Annotated[int, Field(ge=0, description="Cancelled; in a dry run: that would be.")]
+    remaining: Annotated[int, Field(ge=0, description="Still queued of those it is meant for; if any, ask again.")]
 
 
 def _names(known: Iterable[str]) -> WithJsonSchema:

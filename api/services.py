@@ -8,6 +8,7 @@ from ktqueue.access import Access
 from ktqueue.following import Following
 from ktqueue.intake import Intake
 from ktqueue.models import Catalogue
+from ktqueue.operating import Operating
 from ktqueue.settings import Settings
 from ktqueue.webhooks import Webhooks
 
@@ -30,6 +31,10 @@ class ApiServices(Protocol):
     @property
     def intake(self) -> Intake:
         """Submit, look, cancel, retry, delete."""
+
+    @property
+    def operating(self) -> Operating:
+        """Pause, resume, drain, bound and purge lanes."""
 
     @property
     def following(self) -> Following:

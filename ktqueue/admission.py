@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
-from ktqueue.errors import LanesUnavailable, QueueFull
+from ktqueue.control import LaneMode
+from ktqueue.controls.watched import WatchedControls
+from ktqueue.errors import LaneDraining, LanesUnavailable, QueueFull
 from ktqueue.job import Job
 from ktqueue.lanes.base import Backlog, Lanes
 from ktqueue.store.base import LaneCensus, Store
@@ -72,10 +74,17 @@ class Admission:
     """
 
     def __init__(
-        self, store: Store, lanes: Lanes, *, bounds: Bounds, clock: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        lanes: Lanes,
+        controls: WatchedControls,
+        *,
+        bounds: Bounds,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._lanes = lanes
+        self._controls = controls
         self._bounds = bounds
         self._clock = clock
         self._models: set[str] = set()
@@ -84,12 +93,15 @@ class Admission:
         self._lock = Lock()
 
     def admit(self, jobs: Sequence[Job]) -> None:
-        """Count these in, all or none. Raises QueueFull with the time in which room is made for them."""
+        """Count these in, all or none. Raises QueueFull with the time in which room is made for them; LaneDraining."""
         size = 0
         counts: dict[str, int] = {}
         for job in jobs:
             size += job.size
             counts[job.model] = counts.get(job.model, 0) + 1
+        for model in counts:
+            if self._controls.lane(model).mode is LaneMode.DRAINING:
+                raise LaneDraining(f"the lane of {model!r} is being drained: it takes no new jobs until it is resumed")
         with self._lock:
             reading = self._current(counts.keys())
             for model, count in counts.items():

@@ -8,6 +8,8 @@ from functools import cached_property
 from ktqueue import secret_key
 from ktqueue.access import Access, OpenAccess
 from ktqueue.admission import Admission, Bounds
+from ktqueue.controls.sql import SqlControls
+from ktqueue.controls.watched import WatchedControls
 from ktqueue.delivery import Deliveries, Redelivery
 from ktqueue.errors import ConfigurationError
 from ktqueue.events.redis import RedisEvents
@@ -19,6 +21,7 @@ from ktqueue.lanes.bell import CeleryBell
 from ktqueue.lanes.redis import RedisLanes
 from ktqueue.liveness import is_dead
 from ktqueue.models import Catalogue, load_catalogue
+from ktqueue.operating import Operating
 from ktqueue.outbox.base import Outbox
 from ktqueue.outbox.bell import DeliveryBell
 from ktqueue.outbox.sql import SqlOutbox
@@ -45,6 +48,7 @@ class Services:
     access: Access
     catalogue: Catalogue
     intake: Intake
+    operating: Operating
     following: Following
     execution: Execution
     recovery: Recovery
@@ -95,6 +99,8 @@ def bootstrap(settings: Settings) -> Services:
     outbox = points.around("outbox", SqlOutbox(settings.sql_url))
     lanes = points.around("lanes", RedisLanes(client, bell))
     events = points.around("events", RedisEvents(client))
+    controls = SqlControls(settings.sql_url)
+    watched = WatchedControls(controls)
     recovery = Recovery(store, lanes, events, is_dead=is_dead)
     redelivery = Redelivery(outbox, is_dead=is_dead, ring=delivery_bell.ring)
     retention = Retention(store, outbox, days=settings.retention_days)
@@ -103,9 +109,10 @@ def bootstrap(settings: Settings) -> Services:
         settings=settings,
         access=OpenAccess(),
         catalogue=catalogue,
-        intake=Intake(store, lanes, events, Admission(store, lanes, bounds=bounds)),
+        intake=Intake(store, lanes, events, Admission(store, lanes, watched, bounds=bounds)),
+        operating=Operating(store, lanes, events, controls),
         following=Following(store, events),
-        execution=Execution(store, lanes, events, lease_ms=int(settings.lease_seconds * 1000)),
+        execution=Execution(store, lanes, events, watched, lease_ms=int(settings.lease_seconds * 1000)),
         recovery=recovery,
         sweep=Sweep(store, lanes, events, recovery, retention, redelivery=redelivery),
         store=store,

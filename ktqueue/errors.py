@@ -11,6 +11,7 @@
     ├── NotFound                no such job (or no longer)
     ├── Conflict                the job's state does not allow this
     ├── QueueFull               the lane has its limit; carries when to try again
+    ├── LaneDraining            the lane takes no new jobs, by an operator's order
     ├── Unavailable             a part we depend on did not answer; safe to try again
     │   ├── StoreUnavailable    SQL
     │   └── LanesUnavailable    Redis
@@ -86,6 +87,12 @@ class QueueFull(KtqueueError):
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class LaneDraining(KtqueueError):
+    """An operator ordered that the lane takes no new jobs; those that it has are run."""
+
+    code = "lane_draining"
 
 
 class Unavailable(KtqueueError):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ktqueue.blame import blame
+from ktqueue.controls.watched import WatchedControls
 from ktqueue.errors import LanesUnavailable
 from ktqueue.events.base import Event, EventId, Events
 from ktqueue.history import requeued_event, terminal_event
@@ -16,7 +17,7 @@ from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, JsonObject, Usa
 from ktqueue.lanes.base import Entry, Lanes
 from ktqueue.retry import Backoff, retry_at
 from ktqueue.room import Room
-from ktqueue.store.base import Store
+from ktqueue.store.base import Quota, Store
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Execution:
         store: Store,
         lanes: Lanes,
         events: Events,
+        controls: WatchedControls,
         *,
         lease_ms: int,
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen, so sharing it is safe
@@ -42,6 +44,7 @@ class Execution:
         self._store = store
         self._lanes = lanes
         self._events = events
+        self._controls = controls
         self._lease_ms = lease_ms
         self._backoff = backoff
         self._jitter = jitter
@@ -54,27 +57,41 @@ class Execution:
         """Pull up to ``limit`` jobs from the lane and make them running under ``token``.
 
         ``step_s`` is what a step of the engine may take. Raises LanesUnavailable, StoreUnavailable; ids pulled and not
-        claimed are brought back by the sweep.
+        claimed are brought back by the sweep. Of a lane that is paused nothing is pulled.
         """
-        ids = self._lanes.pull(model, limit)
+        quota = self._quota(model)
+        ids = self._lanes.pull(model, self._within(quota, limit))
         if not ids:
             return []
         if len(ids) == limit:
             # There may be more than this slot can hold: wake another. One that is alone hears it and finds nothing.
             self._lanes.ring(model)
-        jobs = self._store.claim(ids, token=token, worker=worker, lease_ms=self._lease(step_s))
+        jobs = self._store.claim(ids, token=token, worker=worker, lease_ms=self._lease(step_s), quota=quota)
         self._tell_running(jobs)
         return jobs
 
     def has_suspects(self, model: str) -> bool:
-        """Whether jobs wait that may have killed their process. Raises StoreUnavailable."""
-        return self._store.has_suspects(model)
+        """Whether jobs wait that may have killed their process, and may run. Raises StoreUnavailable."""
+        return self._controls.lane(model).most_claimed != 0 and self._store.has_suspects(model)
 
     def claim_suspects(self, model: str, limit: int, *, token: str, worker: str, step_s: float = 0.0) -> list[Job]:
         """Claim suspects that may share an engine with each other, and with nobody else. Raises StoreUnavailable."""
-        jobs = self._store.claim_suspects(model, limit, token=token, worker=worker, lease_ms=self._lease(step_s))
+        quota = self._quota(model)
+        jobs = self._store.claim_suspects(
+            model, self._within(quota, limit), token=token, worker=worker, lease_ms=self._lease(step_s), quota=quota
+        )
         self._tell_running(jobs)
         return jobs
+
+    def _quota(self, model: str) -> Quota | None:
+        most = self._controls.lane(model).most_claimed
+        return None if most is None else Quota(model, most)
+
+    def _within(self, quota: Quota | None, limit: int) -> int:
+        """How many to pull. The claim decides, but what it leaves must wait for the sweep to come back."""
+        if quota is None:
+            return limit
+        return max(0, min(limit, quota.most - self._store.running(quota.model))) if quota.most else 0
 
     def _lease(self, step_s: float) -> int:
         return max(self._lease_ms, int(LEASE_STEPS * step_s * 1000))

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field, replace
 
 from ktqueue.admission import Admission
 from ktqueue.cost import estimated_cost
-from ktqueue.errors import Conflict, IdempotencyMismatch, LanesUnavailable, NotFound, QueueFull, Unavailable
+from ktqueue.errors import (
+    Conflict,
+    IdempotencyMismatch,
+    LaneDraining,
+    LanesUnavailable,
+    NotFound,
+    QueueFull,
+    Unavailable,
+)
 from ktqueue.events.base import Events
 from ktqueue.gathering import Gathering
 from ktqueue.history import terminal_event
@@ -75,13 +83,13 @@ class Intake:
     def submit(self, submission: Submission, key: IdempotencyKey | None = None) -> tuple[Job, bool]:
         """Accept one job: (the job, whether it is new). Once this returns, the job is committed.
 
-        Raises QueueFull; IdempotencyMismatch if ``key`` was used for something else; StoreUnavailable.
+        Raises QueueFull; LaneDraining; IdempotencyMismatch if ``key`` was used for something else; StoreUnavailable.
         """
         job = self._job(submission, self._store.now())
         try:
             self._admission.admit([job])
-        except QueueFull:
-            # A lane that is full now was not when this request was accepted, if it is here for the second time.
+        except (QueueFull, LaneDraining):
+            # A lane that takes nothing now did when this request was accepted, if it is here for the second time.
             kept = None if key is None else self._store.kept(submission.tenant, key.key)
             if key is None or kept is None:
                 raise
@@ -104,7 +112,7 @@ class Intake:
         return self.get(kept.job_id, tenant)
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[Job]:
-        """Accept a group in one transaction, all or none. Raises QueueFull, StoreUnavailable."""
+        """Accept a group in one transaction, all or none. Raises QueueFull, LaneDraining, StoreUnavailable."""
         now = self._store.now()
         jobs = [self._job(submission, now) for submission in submissions]
         self._admission.admit(jobs)

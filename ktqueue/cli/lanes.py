@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ktqueue.cli import lane_orders
 from ktqueue.cli.app import Session, session
 from ktqueue.cli.show import compact, console, duration, emit, grid, table
 
 if TYPE_CHECKING:
     from ktqueue.client import Capacity, Lane
 
-LANE = ("model", "waiting", "running", "jobs/s", "oldest waits", "a slot holds")
+LANE = ("model", "mode", "waiting", "running", "jobs/s", "oldest waits", "a slot holds")
 
 
 @click.command()
@@ -47,14 +48,16 @@ def _local_models(session: Session) -> None:
     table(("model", "tasks", "engine", "source"), rows)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between.")
 @click.option("--prompt-tokens", type=click.IntRange(min=1), help="How long a prompt is, for what a slot holds.")
 @click.option("--answer-tokens", type=click.IntRange(min=1), help="How long an answer is.")
 @session
 def lanes(session: Session, watch: bool, interval: float, prompt_tokens: int | None, answer_tokens: int | None) -> None:
-    """Show how much waits and runs for each model, and how many jobs one slot holds at once."""
+    """Show how much waits and runs for each model, and how many jobs one slot holds at once; or change that."""
+    if click.get_current_context().invoked_subcommand is not None:
+        return
     with session.client() as client:
         look = partial(client.lanes, prompt_tokens=prompt_tokens, answer_tokens=answer_tokens)
         if not watch:
@@ -91,8 +94,9 @@ def _rows(seen: Sequence[Lane]) -> list[tuple[object, ...]]:
     return [
         (
             lane.model,
+            lane.mode.value,
             lane.depth,
-            lane.running,
+            lane.running if lane.concurrency is None else f"{lane.running} of {lane.concurrency}",
             None if lane.throughput is None else f"{lane.throughput:.1f}",
             duration(None if lane.oldest_wait_seconds is None else lane.oldest_wait_seconds * 1000),
             None if lane.capacity is None else _held(lane.capacity),
@@ -108,5 +112,8 @@ def _held(capacity: Capacity) -> str:
     size = f"{capacity.prompt_tokens:,}+{capacity.answer_tokens:,}"
     return f"{capacity.jobs_at_once} jobs of {size} tokens, {capacity.cache_tokens:,} tokens in all"
 
+
+for command in lane_orders.COMMANDS:
+    lanes.add_command(command)
 
 COMMANDS = (models, lanes)

@@ -19,6 +19,7 @@ from ktqueue.client.errors import (
     Unavailable,
     WaitTimeout,
 )
+from ktqueue.client.operator_values import Purge
 from ktqueue.client.sync import Client
 from ktqueue.client.values import (
     Capacity,
@@ -57,6 +58,7 @@ __all__ = [
     "Lane",
     "Model",
     "NotFound",
+    "Purge",
     "RateLimited",
     "ServerError",
     "Submitted",

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ktqueue.client.bulk import NumberedLine, bodies
 from ktqueue.client.errors import ConnectionFailed, NotFound, WaitTimeout, ending, unreadable
+from ktqueue.client.operator import OperatorOperations
 from ktqueue.client.paging import GROUP, items
 from ktqueue.client.patience import Patience, Rounds
 from ktqueue.client.sending import Sender
@@ -36,6 +37,7 @@ class Operations:
         self._io = io
         self._sender = Sender(io, max_retries=max_retries)
         self.webhooks = WebhookOperations(io, self._sender)
+        self.operator = OperatorOperations(self._sender)
 
     # --- submitting ---
 

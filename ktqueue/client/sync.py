@@ -13,6 +13,7 @@ import httpx
 
 from ktqueue.client.http import SyncIo, base_url, trusts_proxies
 from ktqueue.client.operations import Operations
+from ktqueue.client.sync_operator import SyncOperator
 from ktqueue.client.sync_webhooks import SyncWebhooks
 from ktqueue.client.values import Event, Job, JobOptions, JobSpec, Lane, Model, Submitted
 from ktqueue.client.wire import iterate, run
@@ -43,6 +44,7 @@ class Client:
         self._http = httpx.Client(base_url=base, timeout=timeout, transport=transport, trust_env=trusts_proxies(base))
         self._operations = Operations(SyncIo(self._http, sleep, clock, jitter), max_retries=max_retries)
         self.webhooks = SyncWebhooks(self._operations.webhooks)
+        self.operator = SyncOperator(self._operations.operator)
 
     def submit(
         self,

@@ -10,6 +10,7 @@ from typing import Any, Required, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
+from ktqueue.control import LaneMode
 from ktqueue.job import JobState, JsonObject
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -169,6 +170,9 @@ class Lane(Value):
     """The queue of one model: how many jobs wait and run, how many end per second, how long the first has waited."""
 
     model: str
+    mode: LaneMode = LaneMode.OPEN
+    concurrency: int | None = None
+    """The most that may run at once; None: as many as fit."""
     depth: int
     running: int
     throughput: float | None = None

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ktqueue.control import LaneMode
 from ktqueue.job import JobState, Outcome
 from ktqueue.tenant import DEFAULT_TENANT
 from ktqueue.webhook import DeliveryState, Disabled
@@ -99,6 +100,17 @@ attempts = sa.Table(
 )
 """Only those after which a job was queued again, so that a job which succeeds at once costs no row here."""
 
+
+lanes = sa.Table(
+    "lanes",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("mode", sa.Text, nullable=False, server_default=str(LaneMode.OPEN)),
+    sa.Column("concurrency", sa.Integer),
+    sa.CheckConstraint(f"mode IN ({', '.join(repr(str(mode)) for mode in LaneMode)})", name="lanes_mode"),
+    sa.CheckConstraint("concurrency > 0", name="lanes_concurrency"),
+)
+"""Only those of which something was ever ordered."""
 
 webhook_endpoints = sa.Table(
     "webhook_endpoints",

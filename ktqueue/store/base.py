@@ -93,6 +93,23 @@ class Pruned:
     reached: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The most jobs of a lane that may run at once."""
+
+    model: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Which queued jobs: a lane's; only a tenant's, only those created before an instant, if those are given."""
+
+    model: str
+    tenant: str | None = None
+    created_before: int | None = None
+
+
 class Store(Protocol):
     """Durable jobs."""
 
@@ -120,16 +137,24 @@ class Store(Protocol):
     def search(self, query: JobQuery) -> list[Job]:
         """Jobs that match, newest first, at most ``query.limit``."""
 
-    def claim(self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int) -> list[Job]:
+    def claim(
+        self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int, quota: Quota | None = None
+    ) -> list[Job]:
         """Make running, under ``token``, those that are queued, due and within their deadline; in the order of ids.
 
         A claimed job has attempt + 1, claims + 1, started_at now, and a lease of ``lease_ms``. Suspects are left alone.
+        With a ``quota``, which all callers must then give, no more are than it leaves room for.
         """
+
+    def running(self, model: str) -> int:
+        """How many jobs of a lane run."""
 
     def has_suspects(self, model: str) -> bool:
         """Whether a suspect waits whose time has come."""
 
-    def claim_suspects(self, model: str, limit: int, *, token: str, worker: str, lease_ms: int) -> list[Job]:
+    def claim_suspects(
+        self, model: str, limit: int, *, token: str, worker: str, lease_ms: int, quota: Quota | None = None
+    ) -> list[Job]:
         """Claim suspects, those first that may have the most company, and as many as may share an engine."""
 
     def renew(self, token: str, ids: Sequence[str], *, lease_ms: int) -> set[str]:
@@ -147,6 +172,12 @@ class Store(Protocol):
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel unless terminal; the job as it was *before*, or None if there is none."""
+
+    def count_queued(self, which: Queued) -> int:
+        """How many these are; each is looked at."""
+
+    def cancel_queued(self, which: Queued, limit: int) -> list[Job]:
+        """Cancel up to ``limit`` of these; those jobs as they were before."""
 
     def expire(self, limit: int) -> list[Job]:
         """Expire jobs past their deadline, queued or running; those jobs as they were before."""

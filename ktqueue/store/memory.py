@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import orjson
 
 from ktqueue.job import Attempt, Fence, Job, JobState, Verdict, last_attempt, outcome_of
-from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Waiting
+from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Queued, Quota, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +108,22 @@ class MemoryStore:
             found = [job for job in self._jobs.values() if _matches(job, query)]
         return sorted(found, key=lambda job: job.id, reverse=True)[: query.limit]
 
-    def claim(self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int) -> list[Job]:
+    def claim(
+        self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int, quota: Quota | None = None
+    ) -> list[Job]:
         """Make running what is queued, due and within its deadline; in the order of ids."""
         with self._lock:
             now = self._clock()
-            return self._claim((job for job in self._given(ids) if job.company is None), now, token, worker, lease_ms)
+            others = [job for job in self._given(ids) if job.company is None]
+            return self._claim(others[: self._left(quota)], now, token, worker, lease_ms)
+
+    def _left(self, quota: Quota | None) -> int | None:
+        return None if quota is None else max(0, quota.most - self.running(quota.model))
+
+    def running(self, model: str) -> int:
+        """How many jobs of a lane run."""
+        with self._lock:
+            return sum(job.model == model and job.state is JobState.RUNNING for job in self._jobs.values())
 
     def _claim(self, jobs: Iterable[Job], now: int, token: str, worker: str, lease_ms: int) -> list[Job]:
         claimable = [job for job in jobs if self._due(job, now) and not _overdue(job, now)]
@@ -136,10 +147,14 @@ class MemoryStore:
         with self._lock:
             return bool(self._suspects(model, self._clock()))
 
-    def claim_suspects(self, model: str, limit: int, *, token: str, worker: str, lease_ms: int) -> list[Job]:
+    def claim_suspects(
+        self, model: str, limit: int, *, token: str, worker: str, lease_ms: int, quota: Quota | None = None
+    ) -> list[Job]:
         """Claim suspects, those first that may have the most company, and as many as may share an engine."""
         with self._lock:
             now = self._clock()
+            left = self._left(quota)
+            limit = limit if left is None else min(limit, left)
             suspects = self._suspects(model, now)
             company = max((job.company or 0 for job in suspects), default=0)
             alike = [job for job in suspects if job.company == company]
@@ -225,6 +240,29 @@ class MemoryStore:
     def _note(self, jobs: Sequence[Job]) -> None:
         if self._outbox.note(jobs):
             self._on_outbox()
+
+    def count_queued(self, which: Queued) -> int:
+        """How many these are."""
+        with self._lock:
+            return len(self._queued(which))
+
+    def cancel_queued(self, which: Queued, limit: int) -> list[Job]:
+        """Cancel up to ``limit`` of these; those jobs as they were before."""
+        with self._lock:
+            first = self._queued(which)[:limit]
+            for job in first:
+                self._end(job, JobState.CANCELLED, self._clock())
+            self._note([self._jobs[job.id] for job in first])
+        return first
+
+    def _queued(self, which: Queued) -> list[Job]:
+        queued = (job for job in self._jobs.values() if job.model == which.model and job.state is JobState.QUEUED)
+        return [
+            job
+            for job in queued
+            if which.tenant in {None, job.tenant}
+            and (which.created_before is None or job.created_at < which.created_before)
+        ]
 
     def expire(self, limit: int) -> list[Job]:
         """Expire what is past its deadline; those jobs as they were before."""

@@ -13,7 +13,7 @@ from ktqueue.job import Attempt, Fence, Job, JobState, Verdict
 from ktqueue.sql.clock import Clock
 from ktqueue.sql.database import Database
 from ktqueue.store import noting, statements
-from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Waiting
+from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Queued, Quota, Waiting
 from ktqueue.store.rows import (
     Running,
     attempt_of,
@@ -102,25 +102,36 @@ class SqlStore:
         with self._database.reader() as connection:
             return _jobs_of(connection.execute(statements.search(query)))
 
-    def claim(self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int) -> list[Job]:
+    def claim(
+        self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int, quota: Quota | None = None
+    ) -> list[Job]:
         """Make running what is queued, due and within its deadline; in the order of ids."""
-        given = {"ids": list(ids), "new_token": token, "new_worker": worker, "lease_ms": lease_ms}
         with self._noting() as (connection, note):
+            within = ids if quota is None else ids[: _left(connection, quota)]
+            given = {"ids": list(within), "new_token": token, "new_worker": worker, "lease_ms": lease_ms}
             claimed = {job.id: job for job in _jobs_of(connection.execute(statements.CLAIM, given))}
             note(claimed)
         return [claimed[job_id] for job_id in dict.fromkeys(ids) if job_id in claimed]
+
+    def running(self, model: str) -> int:
+        """How many jobs of a lane run."""
+        with self._database.reader() as connection:
+            return int(connection.execute(statements.COUNT_RUNNING, {"lane": model}).scalar_one())
 
     def has_suspects(self, model: str) -> bool:
         """Whether a suspect waits whose time has come."""
         with self._database.reader() as connection:
             return connection.execute(statements.MOST_COMPANY, {"lane": model}).scalar_one() is not None
 
-    def claim_suspects(self, model: str, limit: int, *, token: str, worker: str, lease_ms: int) -> list[Job]:
+    def claim_suspects(
+        self, model: str, limit: int, *, token: str, worker: str, lease_ms: int, quota: Quota | None = None
+    ) -> list[Job]:
         """Claim suspects, those first that may have the most company, and as many as may share an engine."""
         with self._noting() as (connection, note):
             company = connection.execute(statements.MOST_COMPANY, {"lane": model}).scalar_one()
             if company is None:
                 return []
+            limit = limit if quota is None else min(limit, _left(connection, quota))
             given = {
                 "lane": model,
                 "most_company": company,
@@ -180,6 +191,22 @@ class SqlStore:
             _end(connection, [job_id], JobState.CANCELLED)
             note([job_id])
         return job_of(row)
+
+    def count_queued(self, which: Queued) -> int:
+        """How many these are."""
+        with self._database.reader() as connection:
+            return sum(int(connection.execute(count).scalar_one()) for count in statements.counts_of(which))
+
+    def cancel_queued(self, which: Queued, limit: int) -> list[Job]:
+        """Cancel up to ``limit`` of these; those jobs as they were before."""
+        with self._noting() as (connection, note):
+            cancelled: list[Job] = []
+            for part in statements.parts_of(which):
+                if most := limit - len(cancelled):
+                    cancelled += _jobs_of(connection.execute(part, {"most": most}))
+            _end(connection, [job.id for job in cancelled], JobState.CANCELLED)
+            note(job.id for job in cancelled)
+        return cancelled
 
     def expire(self, limit: int) -> list[Job]:
         """Expire what is past its deadline; those jobs as they were before."""
@@ -275,6 +302,14 @@ class SqlStore:
 
 def _jobs_of(result: sa.Result[Any]) -> list[Job]:
     return [job_of(row) for row in result.all()]
+
+
+def _left(connection: sa.Connection, quota: Quota) -> int:
+    """How many more of a lane may run; no other claim with a quota changes that before this one is committed."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(statements.TAKE_TURN, {"lane": quota.model})
+    running: int = connection.execute(statements.COUNT_RUNNING, {"lane": quota.model}).scalar_one()
+    return max(0, quota.most - running)
 
 
 def _end(connection: sa.Connection, ids: list[str], state: JobState) -> None:

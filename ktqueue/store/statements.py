@@ -20,7 +20,7 @@ from ktqueue.sql.tables import (
     is_state,
     jobs,
 )
-from ktqueue.store.base import JobQuery
+from ktqueue.store.base import JobQuery, Queued
 from ktqueue.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS
 from ktqueue.webhook import DeliveryState
 
@@ -85,6 +85,10 @@ CLAIM_SUSPECTS = _claim(
     .order_by(jobs.c.rank, jobs.c.id)
     .limit(sa.bindparam("most", type_=sa.Integer))
 )
+
+COUNT_RUNNING = sa.select(sa.func.count()).select_from(jobs).where(_running, jobs.c.model == sa.bindparam("lane"))
+# SQLite's writers take turns anyway. Held until the transaction ends.
+TAKE_TURN = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("lane", type_=sa.Text), 0)))
 
 _held = (_given, _still_running, jobs.c.token == sa.bindparam("held_token"))
 RENEW = (
@@ -238,6 +242,36 @@ CENSUS = (
     .group_by(_lanes.c.model)
     .order_by(_lanes.c.model)
 )
+
+
+def counts_of(which: Queued) -> list[sa.Select[int]]:
+    """The statements that count these jobs, each from an index of its own."""
+    return [sa.select(sa.func.count()).select_from(jobs).where(*part) for part in _parts(which)]
+
+
+def parts_of(which: Queued) -> list[sa.Select[tuple[object, ...]]]:
+    """The statements that lock the last ``most`` of these jobs, each from an index of its own.
+
+    From the end of the lane, away from those who claim.
+    """
+    return [
+        sa.select(*JOB_COLUMNS)
+        .where(*part)
+        .order_by(jobs.c.rank.desc(), jobs.c.id.desc())
+        .limit(sa.bindparam("most", type_=sa.Integer))
+        .with_for_update(skip_locked=True)
+        for part in _parts(which)
+    ]
+
+
+def _parts(which: Queued) -> list[list[sa.ColumnElement[bool]]]:
+    these = [_queued, jobs.c.model == which.model]
+    if which.tenant is not None:
+        these.append(jobs.c.tenant == which.tenant)
+    if which.created_before is not None:
+        these.append(jobs.c.created_at < which.created_before)
+    return [[*these, jobs.c.company.is_(None)], [*these, jobs.c.company.is_not(None)]]
+
 
 DELETE = sa.delete(jobs).where(_this_job, jobs.c.finished_at.is_not(None))
 FORGET_ATTEMPTS = sa.delete(attempts).where(among(attempts.c.job_id))

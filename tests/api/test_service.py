@@ -11,6 +11,7 @@ from openapi_spec_validator import validate
 from api.deliveries import FILTERS as DELIVERY_FILTERS
 from api.errors import STATUS
 from api.inputs import TASKS, EndpointChanges, EndpointRequest, JobRequest, ReplayRequest, WebhookRequest
+from api.lane_inputs import LaneChanges, PurgeRequest
 from api.listing import FILTERS
 from api.operations import OPERATIONS
 from api.shapes import known_fields
@@ -51,6 +52,8 @@ def test_lanes_tell_what_waits_and_runs(api: Api) -> None:
     assert lanes["echo"] == {
         "model": "echo",
         "object": "lane",
+        "mode": "open",
+        "concurrency": None,
         "depth": 2,
         "running": 1,
         "throughput": 2.0,
@@ -178,7 +181,10 @@ def test_the_manual_tells_of_every_operation_field_and_error_code() -> None:
     actions = [operation.path.rpartition("/")[2] for operation in OPERATIONS]
     assert [action for action in actions if re.sub(r"{\w+}", "{id}", action) not in manual] == []
     inputs = [(shapes.input.kind, shapes.params.kind) for shapes in TASKS.values()]
-    requests = (JobRequest, WebhookRequest, EndpointRequest, EndpointChanges, ReplayRequest)
+    requests = (
+        *(JobRequest, WebhookRequest, EndpointRequest, EndpointChanges, ReplayRequest),
+        *(LaneChanges, PurgeRequest),
+    )
     fields = {name for kinds in [requests, *inputs] for kind in kinds for name in known_fields(kind, ())}
     assert [
         name

@@ -64,7 +64,8 @@ def parameters_of(operation: Operation) -> list[str]:
     return [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
 
 
-ABOUT_ONE = [operation for operation in OPERATIONS if "{" in operation.path]
+# A lane is everybody's: what operators do with it is not a tenant's business.
+ABOUT_ONE = [each for each in OPERATIONS if "{" in each.path and "{model}" not in each.path]
 LOOKS = [operation for operation in OPERATIONS if "{" not in operation.path and operation.method == "get"]
 
 

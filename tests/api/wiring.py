@@ -14,6 +14,7 @@ from ktqueue.following import Following
 from ktqueue.intake import Intake
 from ktqueue.job import JobError, JsonObject
 from ktqueue.models import Catalogue, ModelSpec
+from ktqueue.operating import Operating
 from ktqueue.settings import Settings
 from ktqueue.webhook import Answer
 from ktqueue.webhook_addresses import AddressRules
@@ -48,6 +49,7 @@ class Services:
     access: Access
     catalogue: Catalogue
     intake: Intake
+    operating: Operating
     following: Following
     webhooks: Webhooks
 
@@ -68,7 +70,9 @@ class Api:
         self.rung = 0
         webhooks = Webhooks(self.scene.store, self.scene.outbox, self.keyring, rules, self._ring)
         self.app = create_app(
-            Services(chosen, access or OpenAccess(), CATALOGUE, self.scene.intake, following, webhooks)
+            Services(
+                chosen, access or OpenAccess(), CATALOGUE, self.scene.intake, self.scene.operating, following, webhooks
+            )
         )
         self.client = self.app.test_client()
 

@@ -28,10 +28,12 @@ MODELS = [
     },
     {"id": "echo", "object": "model", "tasks": ["echo"], "engine": "echo", "limits": {"context": None, "max_batch": 9}},
 ]
-LANES = [
+LANES: list[dict[str, Any]] = [
     {
         "model": "chat",
         "object": "lane",
+        "mode": "open",
+        "concurrency": None,
         "depth": 12,
         "running": 3,
         "throughput": 4.25,
@@ -48,6 +50,8 @@ LANES = [
     {
         "model": "vec",
         "object": "lane",
+        "mode": "open",
+        "concurrency": None,
         "depth": 0,
         "running": 0,
         "throughput": None,
@@ -64,6 +68,8 @@ LANES = [
     {
         "model": "echo",
         "object": "lane",
+        "mode": "open",
+        "concurrency": None,
         "depth": 0,
         "running": 0,
         "throughput": None,

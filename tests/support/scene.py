@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from ktqueue.admission import Admission, Bounds
+from ktqueue.controls.memory import MemoryControls
+from ktqueue.controls.watched import WatchedControls
 from ktqueue.delivery import Redelivery
 from ktqueue.errors import LanesUnavailable, StoreUnavailable, Unavailable
 from ktqueue.events.base import Event, EventId
@@ -16,6 +18,7 @@ from ktqueue.intake import Intake, Submission
 from ktqueue.job import Job, Task
 from ktqueue.lanes.base import Entry
 from ktqueue.lanes.memory import MemoryLanes
+from ktqueue.operating import Operating
 from ktqueue.outbox.memory import MemoryOutbox
 from ktqueue.recovery import Recovery
 from ktqueue.retention import Retention
@@ -120,10 +123,15 @@ class Scene:
         self.outbox = around(lambda: self.true_outbox, self.sql)
         self.lanes = around(lambda: self.true_lanes, self.redis)
         self.events = around(lambda: self.true_events, self.redis)
+        self.true_controls = MemoryControls()
+        self.controls = around(lambda: self.true_controls, self.sql)
+        self.operating = Operating(self.store, self.lanes, self.events, self.controls, clock=self.clock.monotonic)
         self.bounds = Bounds(lane=max_queued, jobs=max_queued_all, size=max_queued_bytes)
         self.admission = self.new_admission()
         self.intake = Intake(self.store, self.lanes, self.events, self.admission)
-        self.execution = Execution(self.store, self.lanes, self.events, lease_ms=LEASE_MS, jitter=lambda: jitter)
+        self.execution = Execution(
+            self.store, self.lanes, self.events, self.watched(), lease_ms=LEASE_MS, jitter=lambda: jitter
+        )
         self.sweep = self.new_sweep(jitter)
 
     def new_sweep(self, jitter: float = 0.5) -> Sweep:
@@ -140,9 +148,13 @@ class Scene:
     def _ring_for_deliveries(self) -> None:
         self.rung_for_deliveries += 1
 
+    def watched(self) -> WatchedControls:
+        """What was ordered, as another process sees it."""
+        return WatchedControls(self.controls, self.clock.monotonic)
+
     def new_admission(self) -> Admission:
         """Another API process."""
-        return Admission(self.store, self.lanes, bounds=self.bounds, clock=self.clock.monotonic)
+        return Admission(self.store, self.lanes, self.watched(), bounds=self.bounds, clock=self.clock.monotonic)
 
     def submit(self, **given: Any) -> Job:
         """Accept one job."""

@@ -134,9 +134,9 @@ def test_models_of_this_machine_are_read_from_its_catalogue(tmp_path: Path) -> N
 def test_lanes_are_shown_once() -> None:
     result = run(Server(listing(LANES)), "lanes")
     assert [" ".join(line.split()) for line in result.stdout.splitlines()[1:]] == [
-        "chat 12 3 4.2 1.5 s 150 jobs of 1,000+200 tokens, 180,000 tokens in all",
-        "vec 0 0 – – 9 jobs",
-        "echo 0 0 – – –",
+        "chat open 12 3 4.2 1.5 s 150 jobs of 1,000+200 tokens, 180,000 tokens in all",
+        "vec open 0 0 – – 9 jobs",
+        "echo open 0 0 – – –",
     ]
     lines = run(Server(listing(LANES)), "lanes", "--json").stdout.splitlines()
     assert [json.loads(line) for line in lines] == LANES
@@ -158,6 +158,60 @@ def test_lanes_are_watched_until_ctrl_c(as_json: bool) -> None:
     assert len(server.asked) == 3
     assert naps == [2.0] * 3
     assert not as_json or len(result.stdout.splitlines()) == 9
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "drain"])
+def test_lanes_are_ordered_about(action: str) -> None:
+    server = Server(httpx.Response(200, json=LANES[0] | {"mode": "paused", "concurrency": 5}))
+    result = run(server, "lanes", action, "chat")
+    assert (result.exit_code, result.stdout) == (0, "chat  paused, at most 5 at once  12 waiting, 3 running\n")
+    assert server.lines == [f"POST /api/v1/lanes/chat/{action}"]
+    said = run(Server(httpx.Response(200, json=LANES[0])), "lanes", action, "chat", "--json").stdout
+    assert json.loads(said) == LANES[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bound"), [(["--concurrency", "7"], 7), (["--no-concurrency"], None)], ids=["bound", "unbound"]
+)
+def test_a_lanes_concurrency_is_set(arguments: list[str], bound: int | None) -> None:
+    server = Server(httpx.Response(200, json=LANES[0]))
+    assert run(server, "lanes", "set", "chat", *arguments).exit_code == 0
+    assert server.lines == ["PATCH /api/v1/lanes/chat"]
+    assert json.loads(server.asked[0].content) == {"concurrency": bound}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--concurrency", "1", "--no-concurrency"], ["--concurrency", "0"]])
+def test_a_lanes_concurrency_is_set_to_something(arguments: list[str]) -> None:
+    server = Server()
+    assert run(server, "lanes", "set", "chat", *arguments).exit_code == 2
+    assert server.lines == []
+
+
+def purged(jobs: int, remaining: int, *, dry_run: bool = False) -> httpx.Response:
+    body = {"object": "purge", "model": "chat", "dry_run": dry_run, "jobs": jobs, "remaining": remaining}
+    return httpx.Response(200, json=body)
+
+
+def test_a_purge_goes_on_until_nothing_is_left() -> None:
+    server = Server(purged(9, 9, dry_run=True), purged(5, 4), purged(4, 0))
+    result = run(server, "lanes", "purge", "chat", "--yes", "--older-than", "60", "--tenant", "us")
+    assert (result.exit_code, result.stdout) == (0, "chat  5 cancelled, 4 left\nchat  4 cancelled, 0 left\n")
+    asked = [json.loads(request.content) for request in server.asked]
+    assert asked == [
+        {"dry_run": dry_run, "tenant": "us", "older_than_seconds": 60.0} for dry_run in (True, False, False)
+    ]
+
+
+def test_a_purge_asks_first() -> None:
+    server = Server(purged(9, 9, dry_run=True))
+    result = run(server, "lanes", "purge", "chat", stdin="n\n")
+    assert (result.exit_code, len(server.asked)) == (1, 1)
+    assert "Cancel 9 queued jobs of chat?" in result.stderr
+
+
+def test_a_dry_purge_only_counts() -> None:
+    server = Server(purged(9, 9, dry_run=True))
+    assert run(server, "lanes", "purge", "chat", "--dry-run").stdout == "chat  9 would be cancelled\n"
 
 
 def test_lanes_are_asked_for_a_size_of_job() -> None:

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from ktqueue.cli import main
 from ktqueue.cli.app import App
 from ktqueue.client import Conflict, InvalidRequest, JobFailed, JobSpec, NotFound, RateLimited
+from ktqueue.control import LaneMode
 from ktqueue.job import JobState
 from ktqueue.outbox.base import Settlement
 from ktqueue.room import Room
@@ -200,6 +201,22 @@ def test_models_and_lanes_are_told(client: Subject) -> None:
         "encoder": "embed",
     }
     assert {lane.model: lane.depth for lane in client.call("lanes")} == {"chat": 0, "echo": 1, "encoder": 0}
+
+
+def test_lanes_are_ordered_about(client: Subject, api: Api) -> None:
+    assert client.call("operator.pause", "echo").mode is LaneMode.PAUSED
+    client.call("submit", "echo", {"n": 1})
+    assert client.call("operator.lane", "echo").depth == 1
+    assert client.call("operator.purge", "echo", dry_run=True).jobs == 1
+    assert client.call("operator.purge", "echo", older_than_seconds=60).jobs == 0
+    purged = client.call("operator.purge", "echo")
+    assert (purged.jobs, purged.remaining, purged.dry_run) == (1, 0, False)
+    assert client.call("operator.drain", "echo").mode is LaneMode.DRAINING
+    assert client.call("operator.resume", "echo").mode is LaneMode.OPEN
+    assert client.call("operator.bound", "echo", 3).concurrency == 3
+    assert client.call("operator.bound", "echo", None).concurrency is None
+    with pytest.raises(NotFound):
+        client.call("operator.lane", "nobody")
 
 
 def test_what_a_slot_holds_is_told_for_the_size_asked_for(client: Subject, api: Api) -> None:

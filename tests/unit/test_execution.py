@@ -59,6 +59,7 @@ def test_a_worker_that_finds_as_much_as_it_can_hold_wakes_the_next(scene: Scene)
 
 
 def test_an_empty_lane_gives_nothing_and_asks_no_database(scene: Scene) -> None:
+    scene.claim()
     scene.sql.go()
 
     assert scene.claim() == []

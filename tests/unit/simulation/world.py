@@ -13,6 +13,8 @@ from operator import attrgetter
 from typing import Any
 
 from ktqueue.admission import Admission, Bounds
+from ktqueue.controls.memory import MemoryControls
+from ktqueue.controls.watched import WatchedControls
 from ktqueue.delivery import Deliveries, Dispatch, Redelivery
 from ktqueue.errors import LanesUnavailable, StoreUnavailable, Unavailable
 from ktqueue.events.base import START, Event, EventId
@@ -107,7 +109,10 @@ class World:
         self.following = Following(self._store, self._events, clock=self.clock.monotonic, sleep=self.clock.sleep)
         self._numbers = count()
         self._keyring = Keyring(base64.b64encode(bytes(32)).decode())
-        self._execution = Execution(self._store, self._lanes, self._events, lease_ms=LEASE_MS, jitter=lambda: 0.5)
+        self._controls = WatchedControls(MemoryControls(), self.clock.monotonic)
+        self._execution = Execution(
+            self._store, self._lanes, self._events, self._controls, lease_ms=LEASE_MS, jitter=lambda: 0.5
+        )
 
     def forget_redis(self) -> None:
         """The server was restarted, empty. Celery's messages were in it too."""
@@ -130,7 +135,7 @@ class World:
 
     def intake(self) -> Intake:
         """Of an API process that serves one request: what its threads share is tested elsewhere."""
-        admission = Admission(self._store, self._lanes, bounds=BOUNDS, clock=self.clock.monotonic)
+        admission = Admission(self._store, self._lanes, self._controls, bounds=BOUNDS, clock=self.clock.monotonic)
         return Intake(
             self._store, self._lanes, self._events, admission, new_id=lambda: f"job_{next(self._numbers):032x}"
         )

@@ -1,0 +1,46 @@
+"""The operator's part of the synchronous client: each method runs the operation of the same name to its end."""
+
+from __future__ import annotations
+
+from ktqueue.client.operator import OperatorOperations
+from ktqueue.client.operator_values import Purge
+from ktqueue.client.values import Lane
+from ktqueue.client.wire import run
+
+
+class SyncOperator:
+    """What a blocking client may order of lanes; `OperatorOperations` says more of each method."""
+
+    def __init__(self, operations: OperatorOperations) -> None:
+        self._operations = operations
+
+    def lane(self, model: str) -> Lane:
+        """The lane of a model. Raises NotFound."""
+        return run(self._operations.lane(model))
+
+    def pause(self, model: str) -> Lane:
+        """Have a lane take jobs and keep them; what runs goes on. Raises NotFound."""
+        return run(self._operations.pause(model))
+
+    def resume(self, model: str) -> Lane:
+        """Have a lane take jobs and run them again. Raises NotFound."""
+        return run(self._operations.resume(model))
+
+    def drain(self, model: str) -> Lane:
+        """Have a lane take no new jobs, and run those that it has. Raises NotFound."""
+        return run(self._operations.drain(model))
+
+    def bound(self, model: str, concurrency: int | None) -> Lane:
+        """Let at most so many jobs of a lane run at once, over all its slots; None: as many as fit. Raises NotFound."""
+        return run(self._operations.bound(model, concurrency))
+
+    def purge(
+        self,
+        model: str,
+        *,
+        tenant: str | None = None,
+        older_than_seconds: float | None = None,
+        dry_run: bool = False,
+    ) -> Purge:
+        """Cancel what is queued in a lane, for some seconds at most: ask again while ``remaining`` is not 0."""
+        return run(self._operations.purge(model, tenant=tenant, older_than_seconds=older_than_seconds, dry_run=dry_run))

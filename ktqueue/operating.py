@@ -1,0 +1,102 @@
+"""What operators may do with lanes: pause, resume, drain, bound, purge. Called by the API, knows nothing of HTTP."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ktqueue.control import LaneControl, LaneMode
+from ktqueue.controls.base import Controls
+from ktqueue.errors import LanesUnavailable
+from ktqueue.events.base import Events
+from ktqueue.history import terminal_event
+from ktqueue.job import Job, JobState
+from ktqueue.lanes.base import Lanes
+from ktqueue.store.base import Queued, Store
+
+GROUP = 500
+LONGEST_PURGE_S = 5.0
+"""So long does one purge go on; whoever wants the rest gone asks again."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """How many jobs one purge cancelled, and how many that it was meant for are still queued."""
+
+    cancelled: int
+    remaining: int
+
+
+class Operating:
+    """The use cases of operators. What they order, every process follows within about a second.
+
+    ``clock`` is in seconds. Each method may raise StoreUnavailable.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lanes: Lanes,
+        events: Events,
+        controls: Controls,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._events = events
+        self._controls = controls
+        self._clock = clock
+
+    def controls(self) -> Mapping[str, LaneControl]:
+        """What was ordered of lanes; those of which nothing ever was are left out."""
+        return self._controls.lanes()
+
+    def order(self, model: str, mode: LaneMode) -> None:
+        """Let a lane be open, paused or draining from now on. What runs goes on."""
+        self._controls.set_mode(model, mode)
+        self._ring(model)
+
+    def bound(self, model: str, most: int | None) -> None:
+        """Let at most so many (1 or more) jobs of a lane run at once, over all its slots; None: as many as fit."""
+        self._controls.set_concurrency(model, most)
+        self._ring(model)
+
+    def count(self, which: Queued) -> int:
+        """How many jobs a purge would cancel now."""
+        return self._store.count_queued(which)
+
+    def created_before(self, seconds: float) -> int:
+        """What was created before this instant is older than so many seconds."""
+        return self._store.now() - int(seconds * 1000)
+
+    def purge(self, which: Queued) -> Purge:
+        """Cancel these jobs, as far as that goes in ``LONGEST_PURGE_S``. One that begins to run meanwhile is spared."""
+        until = self._clock() + LONGEST_PURGE_S
+        cancelled = 0
+        while jobs := self._store.cancel_queued(which, GROUP):
+            self._announce(which.model, jobs)
+            cancelled += len(jobs)
+            if self._clock() >= until:
+                break
+        return Purge(cancelled, self._store.count_queued(which))
+
+    def _announce(self, model: str, jobs: Sequence[Job]) -> None:
+        try:
+            for job in jobs:
+                self._lanes.remove(model, job.id)
+            self._events.publish([terminal_event(replace(job, state=JobState.CANCELLED)) for job in jobs])
+        except LanesUnavailable as error:
+            # The store has it: an id that is still in the lane is passed over when it is pulled.
+            logger.debug("%d purged jobs are not announced: %s", len(jobs), error)
+
+    def _ring(self, model: str) -> None:
+        """More may run now than before. Best effort: the sweep rings too."""
+        try:
+            self._lanes.ring(model)
+        except LanesUnavailable as error:
+            logger.debug("nobody is told at once of what was ordered of %s: %s", model, error)

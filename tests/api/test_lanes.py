@@ -1,0 +1,120 @@
+"""Lanes as operators see and steer them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ktqueue.controls.watched import FRESH_S
+from ktqueue.job import JsonObject
+from tests.api.wiring import Api, json_of, problem_of
+
+LANES = "/api/v1/lanes"
+
+
+def told(api: Api, action: str, body: Any = None) -> JsonObject:
+    return json_of(api.client.post(f"{LANES}/echo/{action}", json=body), 200)
+
+
+def let_it_be_seen(api: Api) -> None:
+    api.scene.clock.sleep(FRESH_S)
+
+
+def test_a_lane_is_told_as_in_the_list(api: Api) -> None:
+    lane = json_of(api.client.get(f"{LANES}/echo"), 200)
+    assert (lane["model"], lane["mode"], lane["concurrency"], lane["depth"]) == ("echo", "open", None, 0)
+    assert lane in json_of(api.client.get(LANES), 200)["data"]
+
+
+def test_a_lane_is_paused_and_resumed(api: Api) -> None:
+    assert told(api, "pause")["mode"] == "paused"
+    let_it_be_seen(api)
+    job = api.accepted()
+    api.succeed()
+    assert api.job(job["id"])["state"] == "queued"
+    assert told(api, "resume") | {"mode": "open", "depth": 1} == json_of(api.client.get(f"{LANES}/echo"), 200)
+    let_it_be_seen(api)
+    api.succeed()
+    assert api.job(job["id"])["state"] == "succeeded"
+
+
+def test_a_draining_lane_takes_nothing(api: Api) -> None:
+    job = api.accepted()
+    assert told(api, "drain")["mode"] == "draining"
+    let_it_be_seen(api)
+    refused = api.submit({"model": "echo", "input": {}})
+    problem = problem_of(refused, 503)
+    assert (problem["code"], refused.headers["Retry-After"]) == ("lane_draining", "5")
+    assert "'echo' is being drained" in problem["detail"]
+    assert api.submit({"model": "chat", "input": {"prompt": "hi"}}).status_code == 202
+    api.succeed()
+    assert api.job(job["id"])["state"] == "succeeded"
+
+
+def test_a_bulk_submit_is_told_of_a_draining_lane_line_by_line(api: Api) -> None:
+    told(api, "drain")
+    let_it_be_seen(api)
+    lines = [
+        {"model": "echo", "input": {}},
+        {"model": "chat", "input": {"prompt": "hi"}},
+        {"model": "echo", "input": {}},
+    ]
+    answer = api.bulk("\n".join(map(json.dumps, lines)).encode())
+    outcomes = [json.loads(line) for line in answer.get_data().splitlines()]
+    assert [outcome.get("error", {}).get("code") for outcome in outcomes] == ["lane_draining", None, "lane_draining"]
+    assert outcomes[0]["error"]["retry_after"] == 5
+
+
+def test_how_many_run_at_once_is_bounded_and_unbounded(api: Api) -> None:
+    assert json_of(api.client.patch(f"{LANES}/echo", json={"concurrency": 2}), 200)["concurrency"] == 2
+    for _ in range(3):
+        api.accepted()
+    assert len(api.scene.claim()) == 2
+    assert json_of(api.client.patch(f"{LANES}/echo", json={}), 200)["concurrency"] == 2
+    assert json_of(api.client.patch(f"{LANES}/echo", json={"concurrency": None}), 200)["concurrency"] is None
+    let_it_be_seen(api)
+    assert len(api.scene.claim()) == 1
+
+
+def test_a_purge_is_counted_first(api: Api) -> None:
+    old = api.accepted()
+    api.scene.clock.sleep(100)
+    young = api.accepted()
+    everything = {"object": "purge", "model": "echo", "remaining": 0}
+    assert told(api, "purge", {"dry_run": True}) == everything | {"dry_run": True, "jobs": 2, "remaining": 2}
+    assert told(api, "purge", {"older_than_seconds": 50}) == everything | {"dry_run": False, "jobs": 1}
+    assert (api.job(old["id"])["state"], api.job(young["id"])["state"]) == ("cancelled", "queued")
+    assert told(api, "purge", {})["jobs"] == 1
+    assert api.job(young["id"])["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("asked", "body", "status", "field"),
+    [
+        ("GET nobody", None, 404, "model"),
+        ("POST nobody/pause", None, 404, "model"),
+        ("POST nobody/purge", {}, 404, "model"),
+        ("PATCH echo", {"concurrency": 0}, 422, "concurrency"),
+        ("PATCH echo", {"concurrency": 1.5}, 422, "concurrency"),
+        ("PATCH echo", {"mode": "paused"}, 422, "mode"),
+        ("POST echo/purge", {"dry_run": 1}, 422, "dry_run"),
+        ("POST echo/purge", {"tenant": "Us"}, 422, "tenant"),
+        ("POST echo/purge", {"older_than_seconds": -1}, 422, "older_than_seconds"),
+        ("POST echo/purge", [], 422, None),
+        ("POST echo/pause?now=1", None, 422, "now"),
+    ],
+)
+def test_what_is_refused(api: Api, asked: str, body: Any, status: int, field: str | None) -> None:
+    api.accepted()
+    method, _, path = asked.partition(" ")
+    problem = problem_of(api.client.open(f"{LANES}/{path}", method=method, json=body), status)
+    assert problem.get("field") == field
+    assert json_of(api.client.get(f"{LANES}/echo"), 200)["depth"] == 1
+
+
+def test_a_purge_without_a_body_is_none(api: Api) -> None:
+    api.accepted()
+    problem_of(api.client.post(f"{LANES}/echo/purge"), 415)
+    assert json_of(api.client.get(f"{LANES}/echo"), 200)["depth"] == 1

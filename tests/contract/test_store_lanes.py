@@ -1,0 +1,106 @@
+"""What operators order of lanes, as every store must follow it: quotas, and the end of what is queued."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from ktqueue.job import Job, JobState
+from ktqueue.store.base import Queued, Quota, Store
+from tests.contract.test_store import HOUR, added, claim, got, ids_of, in_parallel, new_job, running, verdict
+
+
+def claim_within(store: Store, jobs: list[Job], most: int, token: str = "t") -> list[Job]:
+    quota = Quota("echo", most)
+    return store.claim(ids_of(jobs), token=token, worker="w", lease_ms=HOUR, quota=quota)
+
+
+def suspects(store: Store, count: int) -> list[Job]:
+    jobs = running(store, count)
+    store.finish([verdict(job, JobState.QUEUED, charged=False, company=8, crashes=8) for job in jobs])
+    return jobs
+
+
+def test_what_runs_is_counted_by_lane(store: Store) -> None:
+    running(store, 3)
+    running(store, 1, model="other")
+    added(store, 2)
+    assert (store.running("echo"), store.running("other"), store.running("nobody")) == (3, 1, 0)
+
+
+@pytest.mark.parametrize(("most", "claimed"), [(0, 0), (2, 0), (3, 1), (4, 2), (10, 5)])
+def test_a_claim_stays_within_its_quota(store: Store, most: int, claimed: int) -> None:
+    running(store, 2)
+    jobs = added(store, 5)
+    assert ids_of(claim_within(store, jobs, most)) == ids_of(jobs[:claimed])
+    assert store.running("echo") == 2 + claimed
+
+
+def test_another_lanes_jobs_do_not_count(store: Store) -> None:
+    running(store, 5, model="other")
+    assert len(claim_within(store, added(store, 2), 1)) == 1
+
+
+def test_suspects_stay_within_the_quota(store: Store) -> None:
+    suspects(store, 4)
+    quota = Quota("echo", 3)
+    claimed = store.claim_suspects("echo", 10, token="t", worker="w", lease_ms=HOUR, quota=quota)
+    assert len(claimed) == 3
+    assert store.claim_suspects("echo", 10, token="u", worker="w", lease_ms=HOUR, quota=quota) == []
+
+
+def test_claims_side_by_side_stay_within_one_quota(store: Store) -> None:
+    groups = [added(store, 5) for _ in range(6)]
+    claims = [partial(claim_within, store, jobs, 7, f"t{number}") for number, jobs in enumerate(groups)]
+    claimed = sum(len(jobs) for jobs in in_parallel(*claims))
+    assert claimed == store.running("echo") == 7
+
+
+def test_what_is_queued_is_counted_and_cancelled(store: Store) -> None:
+    waiting = added(store, 3)
+    later = added(store, 1, run_at=store.now() + HOUR)
+    apart = suspects(store, 2)
+    runs = running(store, 1)
+    other = added(store, 1, model="other")
+    queued = ids_of([*waiting, *later, *apart])
+    assert store.count_queued(Queued("echo")) == 6
+    first = store.cancel_queued(Queued("echo"), 4)
+    second = store.cancel_queued(Queued("echo"), 4)
+    assert (len(first), len(second)) == (4, 2)
+    assert sorted(ids_of(first + second)) == sorted(queued)
+    assert {job.state for job in first + second} == {JobState.QUEUED}
+    assert {got(store, job).state for job in first + second} == {JobState.CANCELLED}
+    assert (got(store, runs[0]).state, got(store, other[0]).state) == (JobState.RUNNING, JobState.QUEUED)
+    assert store.cancel_queued(Queued("echo"), 4) == []
+    assert store.count_queued(Queued("echo")) == 0
+    assert claim(store, waiting) == []
+
+
+def test_only_what_is_old_enough_is_cancelled(store: Store) -> None:
+    now = store.now()
+    old, young = new_job(store, created_at=now - HOUR), new_job(store, created_at=now)
+    store.add([old, young])
+    which = Queued("echo", created_before=now)
+    assert store.count_queued(which) == 1
+    assert ids_of(store.cancel_queued(which, 10)) == [old.id]
+    assert got(store, young).state is JobState.QUEUED
+
+
+def test_only_a_tenants_jobs_are_cancelled(store: Store) -> None:
+    (theirs,) = added(store, 1, tenant="them")
+    (ours,) = added(store, 1, tenant="us")
+    assert store.count_queued(Queued("echo", "them")) == 1
+    assert ids_of(store.cancel_queued(Queued("echo", "them"), 10)) == [theirs.id]
+    assert got(store, ours).state is JobState.QUEUED
+
+
+def test_cancelling_beside_claims_takes_each_job_once(store: Store) -> None:
+    jobs = added(store, 40)
+    results = in_parallel(
+        *[partial(claim, store, jobs[start : start + 10], token=f"t{start}") for start in range(0, 40, 10)],
+        *[partial(store.cancel_queued, Queued("echo"), 10) for _ in range(3)],
+    )
+    taken = [job.id for group in results for job in group]
+    assert len(taken) == len(set(taken))
+    assert {got(store, job).state for job in jobs} <= {JobState.RUNNING, JobState.CANCELLED, JobState.QUEUED}
