@@ -20,6 +20,7 @@ from api.services import ApiServices
 from api.waits import Waits
 from api.webhook_endpoints import WebhookEndpoints
 from api.webhook_keys import WebhookKeys
+from api.workers import Workers
 from ktqueue.settings import Settings
 
 
@@ -40,6 +41,7 @@ def create_app(services: ApiServices) -> Flask:
     WebhookKeys(services).register(app)
     CatalogueResource(services).register(app)
     Lanes(services).register(app)
+    Workers(services).register(app)
     HealthResource(services).register(app)
     Docs(services).register(app)
     return app

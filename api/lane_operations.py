@@ -1,4 +1,4 @@
-"""The operations on lanes, as the OpenAPI document tells of them."""
+"""The operations on lanes and workers, as the OpenAPI document tells of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from api.lane_inputs import LaneChanges, PurgeRequest
 from api.lanes import LANES
 from api.operation import Operation, Reply, parameter
 from api.query import MOST_TOKENS
-from api.schemas import LaneBody, LaneList, PurgeBody
+from api.schemas import LaneBody, LaneList, PurgeBody, WorkerList
+from api.workers import WORKERS
 from ktqueue.room import ANSWER_TOKENS, PROMPT_TOKENS
 
 MODEL = parameter("path", "model", {"type": "string", "minLength": 1, "maxLength": 63}, "The model's alias.")
@@ -71,5 +72,14 @@ LANE_OPERATIONS = [
         problems=(400, 404, 413, 415, 422, 503),
         parameters=[MODEL],
         body=PurgeRequest,
+    ),
+    Operation(
+        "get",
+        WORKERS,
+        "listWorkers",
+        "workers",
+        "The slots that live, and what each holds",
+        {200: Reply("All.", WorkerList)},
+        problems=(422, 503),
     ),
 ]

@@ -118,6 +118,39 @@ class LaneList(TypedDict):
     next_cursor: None
 
 
+class WorkerCapacity(TypedDict):
+    """What a slot holds at once."""
+
+    jobs: Annotated[int, Field(description="The most, however short they are.")]
+    cache_tokens: Annotated[
+        int | None, Field(description="Tokens that fit its cache of keys and values; null: it has none.")
+    ]
+    block_tokens: Annotated[int | None, Field(description="The cache is given out in blocks of so many tokens.")]
+
+
+class WorkerBody(TypedDict):
+    """A slot: one process that holds one model."""
+
+    name: Annotated[str, Field(description="As attempts tell it.")]
+    object: Literal["worker"]
+    host: str
+    pid: int | None
+    model: str
+    device: Annotated[str, Field(description="Where it computes, for people.")]
+    capacity: WorkerCapacity
+    running: Annotated[int, Field(ge=0, description="Jobs in it.")]
+    ready_at: Annotated[Time, Field(description="When it had loaded its model, by its own clock.")]
+    heartbeat_at: Annotated[Time, Field(description="When it told this.")]
+
+
+class WorkerList(TypedDict):
+    """Every slot that told of late, by model and name."""
+
+    object: Literal["list"]
+    data: list[WorkerBody]
+    next_cursor: None
+
+
 class PurgeBody(TypedDict):
     """What a purge did, or would do."""
 

@@ -25,6 +25,8 @@ from ktqueue.operating import Operating
 from ktqueue.outbox.base import Outbox
 from ktqueue.outbox.bell import DeliveryBell
 from ktqueue.outbox.sql import SqlOutbox
+from ktqueue.presence.base import Presence
+from ktqueue.presence.redis import RedisPresence
 from ktqueue.recovery import Recovery
 from ktqueue.redis_client import connect
 from ktqueue.retention import Retention
@@ -53,6 +55,7 @@ class Services:
     execution: Execution
     recovery: Recovery
     sweep: Sweep
+    presence: Presence
     store: Store
     outbox: Outbox
     delivery_bell: DeliveryBell
@@ -101,6 +104,7 @@ def bootstrap(settings: Settings) -> Services:
     events = points.around("events", RedisEvents(client))
     controls = SqlControls(settings.sql_url)
     watched = WatchedControls(controls)
+    presence = RedisPresence(client)
     recovery = Recovery(store, lanes, events, is_dead=is_dead)
     redelivery = Redelivery(outbox, is_dead=is_dead, ring=delivery_bell.ring)
     retention = Retention(store, outbox, days=settings.retention_days)
@@ -110,11 +114,12 @@ def bootstrap(settings: Settings) -> Services:
         access=OpenAccess(),
         catalogue=catalogue,
         intake=Intake(store, lanes, events, Admission(store, lanes, watched, bounds=bounds)),
-        operating=Operating(store, lanes, events, controls),
+        operating=Operating(store, lanes, events, controls, presence),
         following=Following(store, events),
         execution=Execution(store, lanes, events, watched, lease_ms=int(settings.lease_seconds * 1000)),
         recovery=recovery,
         sweep=Sweep(store, lanes, events, recovery, retention, redelivery=redelivery),
+        presence=presence,
         store=store,
         outbox=outbox,
         delivery_bell=delivery_bell,

@@ -1,4 +1,4 @@
-"""What operators may do with lanes: pause, resume, drain, bound, purge. Called by the API, knows nothing of HTTP."""
+"""What operators may do: look at slots; pause, resume, drain, bound and purge lanes. Called by the API."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ktqueue.events.base import Events
 from ktqueue.history import terminal_event
 from ktqueue.job import Job, JobState
 from ktqueue.lanes.base import Lanes
+from ktqueue.presence.base import Presence, Slot
 from ktqueue.store.base import Queued, Store
 
 GROUP = 500
@@ -31,6 +32,14 @@ class Purge:
     remaining: int
 
 
+@dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """A slot, as it told itself at ``told_at``, Unix ms."""
+
+    slot: Slot
+    told_at: int
+
+
 class Operating:
     """The use cases of operators. What they order, every process follows within about a second.
 
@@ -43,6 +52,7 @@ class Operating:
         lanes: Lanes,
         events: Events,
         controls: Controls,
+        presence: Presence,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -50,11 +60,18 @@ class Operating:
         self._lanes = lanes
         self._events = events
         self._controls = controls
+        self._presence = presence
         self._clock = clock
 
     def controls(self) -> Mapping[str, LaneControl]:
         """What was ordered of lanes; those of which nothing ever was are left out."""
         return self._controls.lanes()
+
+    def slots(self) -> list[SlotStatus]:
+        """Every slot that lives. Raises LanesUnavailable."""
+        seen = self._presence.slots()
+        now = self._store.now()
+        return [SlotStatus(each.slot, now - each.age_ms) for each in seen]
 
     def order(self, model: str, mode: LaneMode) -> None:
         """Let a lane be open, paused or draining from now on. What runs goes on."""

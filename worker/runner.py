@@ -110,6 +110,11 @@ class Runner:
                 self._renew(token)
                 self.tell_room()
 
+    @property
+    def running(self) -> int:
+        """How many jobs are in the engine; may be asked from another thread."""
+        return len(self._held)
+
     def tell_room(self) -> None:
         """Leave word of what the engine holds, unless that was done a moment ago. Raises nothing."""
         now = self._clock()

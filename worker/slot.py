@@ -11,9 +11,11 @@ from ktqueue.bootstrap import bootstrap
 from ktqueue.errors import Unavailable
 from ktqueue.liveness import identity
 from ktqueue.models import ModelSpec
+from ktqueue.presence import base as presence
 from ktqueue.settings import Settings
 from worker.engines import registry
 from worker.engines.base import Engine
+from worker.herald import Herald
 from worker.runner import EngineBroken, Runner
 from worker.watchdog import Watchdog
 
@@ -41,20 +43,31 @@ class Slot:
         except Unavailable as error:
             logger.warning("%s: what the dead held is left to the sweep: %s", model, error)
         began = time.monotonic()
-        engine = load(services.catalogue[model])
+        spec = services.catalogue[model]
+        engine = load(spec)
         logger.info("%s: ready after %.1f s; %s", model, time.monotonic() - began, engine.room())
         self._model = model
+        self._name = identity()
+        self._device = registry.device_of(spec)
+        self._room = engine.room()
+        self._since = int(time.time() * 1000)  # noqa: TID251 - for people
         self._runner = Runner(
             services.execution,
             engine,
             model=model,
-            worker=identity(),
+            worker=self._name,
             heartbeat_s=settings.heartbeat_seconds,
             grace_s=max(0.0, settings.grace_seconds - LEAVING_S),
             stopping=stopping,
             watchdog=Watchdog(settings.step_seconds),
         )
         self._runner.tell_room()
+        Herald(services.presence, self._as_it_is, every_s=settings.heartbeat_seconds).start()
+
+    def _as_it_is(self) -> presence.Slot:
+        return presence.Slot(
+            self._name, self._model, self._device, self._room, running=self._runner.running, since=self._since
+        )
 
     def drain(self) -> int:
         """Run the lane until it is empty; how many jobs were claimed. Ends this process if the engine broke."""

@@ -113,7 +113,30 @@ def _held(capacity: Capacity) -> str:
     return f"{capacity.jobs_at_once} jobs of {size} tokens, {capacity.cache_tokens:,} tokens in all"
 
 
+@click.command()
+@session
+def workers(session: Session) -> None:
+    """List the slots that live: where each is, which model it holds, and how many jobs run in it."""
+    with session.client() as client:
+        living = client.operator.workers()
+    if session.as_json:
+        for worker in living:
+            emit(worker)
+        return
+    rows = [
+        (
+            each.name,
+            each.model,
+            each.device,
+            f"{each.running} of {each.capacity.jobs}",
+            f"{each.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC",
+        )
+        for each in living
+    ]
+    table(("name", "model", "device", "running", "told last"), rows)
+
+
 for command in lane_orders.COMMANDS:
     lanes.add_command(command)
 
-COMMANDS = (models, lanes)
+COMMANDS = (models, lanes, workers)

@@ -19,7 +19,7 @@ from ktqueue.client.errors import (
     Unavailable,
     WaitTimeout,
 )
-from ktqueue.client.operator_values import Purge
+from ktqueue.client.operator_values import Purge, Worker
 from ktqueue.client.sync import Client
 from ktqueue.client.values import (
     Capacity,
@@ -68,4 +68,5 @@ __all__ = [
     "WebhookEndpoint",
     "WebhookKey",
     "WebhookOptions",
+    "Worker",
 ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from ktqueue.client.operator_values import Purge
+from ktqueue.client.operator_values import Purge, Worker
 from ktqueue.client.sending import Sender
 from ktqueue.client.values import Lane
 from ktqueue.client.wire import Request
@@ -19,6 +20,10 @@ class OperatorOperations:
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
+
+    async def workers(self) -> Sequence[Worker]:
+        """The slots that live, by model and name."""
+        return (await self._sender.call(Request("GET", "/api/v1/workers"))).values(Worker)
 
     async def lane(self, model: str) -> Lane:
         """The lane of a model. Raises NotFound."""

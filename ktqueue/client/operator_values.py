@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from ktqueue.client.values import Value
+
+
+class WorkerCapacity(Value):
+    """What a slot holds at once; see `Capacity`."""
+
+    jobs: int
+    cache_tokens: int | None = None
+    block_tokens: int | None = None
+
+
+class Worker(Value):
+    """A slot that lives: one process that holds one model. ``name`` is the one that attempts tell."""
+
+    name: str
+    host: str
+    pid: int | None = None
+    model: str
+    device: str
+    capacity: WorkerCapacity
+    running: int
+    ready_at: datetime
+    heartbeat_at: datetime
 
 
 class Purge(Value):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ktqueue.client.operator import OperatorOperations
-from ktqueue.client.operator_values import Purge
+from ktqueue.client.operator_values import Purge, Worker
 from ktqueue.client.values import Lane
 from ktqueue.client.wire import run
 
@@ -13,6 +15,10 @@ class SyncOperator:
 
     def __init__(self, operations: OperatorOperations) -> None:
         self._operations = operations
+
+    def workers(self) -> Sequence[Worker]:
+        """The slots that live, by model and name."""
+        return run(self._operations.workers())
 
     def lane(self, model: str) -> Lane:
         """The lane of a model. Raises NotFound."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.stack import Stack, running, until
@@ -73,6 +74,22 @@ def test_a_lane_is_paused_purged_drained_and_resumed(stack: Stack) -> None:
 
     assert "open" in order(stack, "resume", "echo")
     until(lambda: accepted(stack), "a lane that takes jobs again")
+
+
+def workers(stack: Stack) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in stack.http.get("/api/v1/workers").json()["data"]}
+
+
+def test_slots_are_seen_and_one_that_is_killed_is_not(stack: Stack) -> None:
+    until(lambda: len(workers(stack)) == 2, "both slots")
+    first, second = workers(stack).values()
+    assert {first["model"], second["model"]} == {"echo"}
+    assert (first["device"], first["capacity"]["jobs"], first["running"]) == ("cpu", 8, 0)
+
+    psutil.Process(first["pid"]).kill()
+    until(lambda: first["name"] not in workers(stack), "the end of the slot that was killed")
+    until(lambda: len(workers(stack)) == 2, "the one in its place")
+    assert second["name"] in workers(stack)
 
 
 def test_no_more_run_at_once_than_was_ordered_over_all_slots(stack: Stack) -> None:

@@ -9,10 +9,12 @@ import pytest
 
 from ktqueue.bootstrap import Services, bootstrap
 from ktqueue.job import Job, JobState
+from ktqueue.liveness import identity
 from ktqueue.migrate import upgrade
 from ktqueue.room import Room
 from ktqueue.settings import Settings
 from tests.support.scene import submission
+from tests.support.stack import until
 from tests.support.toy import ToyEngine
 from worker.slot import Slot
 
@@ -44,6 +46,14 @@ def test_a_slot_says_what_it_holds_before_its_first_bell(
     [lane] = services.intake.lanes(["echo"])
     assert lane.room == Room(7)
     assert "; 7 jobs at once" in caplog.text
+
+
+def test_a_slot_says_that_it_lives_before_its_first_bell(settings: Settings, services: Services) -> None:
+    Slot(settings, "echo", lambda: False, load=lambda _: ToyEngine(7))
+
+    [told] = until(services.operating.slots, "word of the slot")
+    assert (told.slot.name, told.slot.model, told.slot.device) == (identity(), "echo", "cpu")
+    assert (told.slot.room, told.slot.running) == (Room(7), 0)
 
 
 def test_a_slot_drains_its_lane(settings: Settings, services: Services) -> None:

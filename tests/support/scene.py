@@ -20,6 +20,7 @@ from ktqueue.lanes.base import Entry
 from ktqueue.lanes.memory import MemoryLanes
 from ktqueue.operating import Operating
 from ktqueue.outbox.memory import MemoryOutbox
+from ktqueue.presence.memory import MemoryPresence
 from ktqueue.recovery import Recovery
 from ktqueue.retention import Retention
 from ktqueue.store.memory import MemoryStore
@@ -125,7 +126,11 @@ class Scene:
         self.events = around(lambda: self.true_events, self.redis)
         self.true_controls = MemoryControls()
         self.controls = around(lambda: self.true_controls, self.sql)
-        self.operating = Operating(self.store, self.lanes, self.events, self.controls, clock=self.clock.monotonic)
+        self.true_presence = MemoryPresence(self.clock.now)
+        self.presence = around(lambda: self.true_presence, self.redis)
+        self.operating = Operating(
+            self.store, self.lanes, self.events, self.controls, self.presence, clock=self.clock.monotonic
+        )
         self.bounds = Bounds(lane=max_queued, jobs=max_queued_all, size=max_queued_bytes)
         self.admission = self.new_admission()
         self.intake = Intake(self.store, self.lanes, self.events, self.admission)

@@ -214,6 +214,24 @@ def test_a_dry_purge_only_counts() -> None:
     assert run(server, "lanes", "purge", "chat", "--dry-run").stdout == "chat  9 would be cancelled\n"
 
 
+def test_slots_are_listed() -> None:
+    worker = {
+        "name": "gpu-1:77:88:boot",
+        "object": "worker",
+        "host": "gpu-1",
+        "pid": 77,
+        "model": "chat",
+        "device": "cuda:0 (H200)",
+        "capacity": {"jobs": 256, "cache_tokens": 4096, "block_tokens": 16},
+        "running": 12,
+        "ready_at": "2026-01-02T03:04:05Z",
+        "heartbeat_at": "2026-01-02T03:04:06Z",
+    }
+    lines = run(Server(listing([worker])), "workers").stdout.splitlines()
+    assert " ".join(lines[1].split()) == "gpu-1:77:88:boot chat cuda:0 (H200) 12 of 256 2026-01-02 03:04:06 UTC"
+    assert json.loads(run(Server(listing([worker])), "workers", "--json").stdout) == worker
+
+
 def test_lanes_are_asked_for_a_size_of_job() -> None:
     server = Server(listing(LANES))
     assert run(server, "lanes", "--prompt-tokens", "5000", "--answer-tokens", "1").exit_code == 0

@@ -16,6 +16,7 @@ from ktqueue.client import Conflict, InvalidRequest, JobFailed, JobSpec, NotFoun
 from ktqueue.control import LaneMode
 from ktqueue.job import JobState
 from ktqueue.outbox.base import Settlement
+from ktqueue.presence.base import Slot
 from ktqueue.room import Room
 from ktqueue.webhook import Answer, DeliveryState
 from tests.api.wiring import ALLOWED, Api
@@ -201,6 +202,14 @@ def test_models_and_lanes_are_told(client: Subject) -> None:
         "encoder": "embed",
     }
     assert {lane.model: lane.depth for lane in client.call("lanes")} == {"chat": 0, "echo": 1, "encoder": 0}
+
+
+def test_slots_are_told(client: Subject, api: Api) -> None:
+    slot = Slot("host:1:2:3", "echo", "cpu", Room(8), running=2, since=api.scene.clock.now())
+    api.scene.presence.tell(slot, for_ms=8_000)
+    [worker] = client.call("operator.workers")
+    assert (worker.name, worker.host, worker.pid, worker.running) == ("host:1:2:3", "host", 1, 2)
+    assert (worker.model, worker.capacity.jobs) == ("echo", 8)
 
 
 def test_lanes_are_ordered_about(client: Subject, api: Api) -> None:

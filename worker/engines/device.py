@@ -28,6 +28,12 @@ def choose_device(spec: ModelSpec) -> torch.device:
     return device
 
 
+def described(spec: ModelSpec) -> str:
+    """The device that `choose_device` chooses, for people. Raises ConfigurationError."""
+    device = choose_device(spec)
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
 def use_threads(count: int) -> None:
     """Let this process compute with so many threads; 0 leaves it to torch, which takes one a core."""
     if count:

@@ -16,6 +16,15 @@ def load(spec: ModelSpec) -> Engine:
     return _FACTORIES[spec.engine](spec)
 
 
+def device_of(spec: ModelSpec) -> str:
+    """Where ``spec``'s engine computes, for people. Raises ConfigurationError if that is not there."""
+    if spec.engine == "echo":
+        return "cpu"
+    from worker.engines.device import described  # noqa: PLC0415 - the engine has imported torch
+
+    return described(spec)
+
+
 def _echo(spec: ModelSpec) -> Engine:
     return EchoEngine(max_batch=spec.max_batch, faults=spec.faults, clock=time.monotonic, sleep=time.sleep)
 

@@ -1,0 +1,52 @@
+"""/api/v1/workers: the slots that live, and what each holds."""
+
+from __future__ import annotations
+
+from flask import Flask, request
+
+from api.answers import Answer, answer
+from api.query import parameters
+from api.schemas import WorkerBody, WorkerList
+from api.services import ApiServices
+from ktqueue.operating import SlotStatus
+from ktqueue.times import rfc3339
+
+WORKERS = "/api/v1/workers"
+
+
+class Workers:
+    """The resource."""
+
+    def __init__(self, services: ApiServices) -> None:
+        self._operating = services.operating
+
+    def register(self, app: Flask) -> None:
+        """Add the route."""
+        app.add_url_rule(WORKERS, "list_workers", self.list, methods=["GET"])
+
+    def list(self) -> Answer:
+        """Every slot that told of late."""
+        parameters(request)
+        data = [_worker(status) for status in self._operating.slots()]
+        body: WorkerList = {"object": "list", "data": data, "next_cursor": None}
+        return answer(body)
+
+
+def _worker(status: SlotStatus) -> WorkerBody:
+    slot = status.slot
+    return {
+        "name": slot.name,
+        "object": "worker",
+        "host": slot.host,
+        "pid": slot.pid,
+        "model": slot.model,
+        "device": slot.device,
+        "capacity": {
+            "jobs": slot.room.jobs,
+            "cache_tokens": slot.room.tokens,
+            "block_tokens": slot.room.block_tokens,
+        },
+        "running": slot.running,
+        "ready_at": rfc3339(slot.since),
+        "heartbeat_at": rfc3339(status.told_at),
+    }

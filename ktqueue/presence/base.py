@@ -1,0 +1,71 @@
+"""Presence: each slot says that it lives, where, and what it holds; one that fell silent is forgotten.
+
+Any method may raise LanesUnavailable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import orjson
+
+from ktqueue.room import Room
+
+MISSED = 4
+"""So many times a slot may fail to tell before it is taken for gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One child process of a worker. ``name`` is the one that attempts tell; ``running`` counts jobs in its engine.
+
+    ``device`` is for people. ``since`` is when it was ready, Unix ms.
+    """
+
+    name: str
+    model: str
+    device: str
+    room: Room
+    running: int
+    since: int
+
+    @property
+    def host(self) -> str:
+        """The machine's name."""
+        return self.name.rsplit(":", 3)[0]
+
+    @property
+    def pid(self) -> int | None:
+        """The process on that machine; None if the name does not tell."""
+        parts = self.name.rsplit(":", 3)
+        return int(parts[1]) if len(parts) == 4 and parts[1].isdigit() else None
+
+    def to_json(self) -> bytes:
+        """For other processes."""
+        return orjson.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, told: str | bytes) -> Slot:
+        """What `to_json` made; what another version of us added to it is passed over."""
+        known = orjson.loads(told)
+        room = Room.from_json(orjson.dumps(known["room"]))
+        return cls(known["name"], known["model"], known["device"], room, known["running"], known["since"])
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A slot as it told last, ``age_ms`` ago."""
+
+    slot: Slot
+    age_ms: int
+
+
+class Presence(Protocol):
+    """The slots that live."""
+
+    def tell(self, slot: Slot, *, for_ms: int) -> None:
+        """Leave word of a slot, in place of what it told before; it is forgotten after ``for_ms``."""
+
+    def slots(self) -> list[Seen]:
+        """Every slot that told of late, by model and name."""

@@ -1,0 +1,39 @@
+"""The slots that live, as the API tells of them."""
+
+from __future__ import annotations
+
+from ktqueue.presence.base import Slot
+from ktqueue.room import Room
+from tests.api.wiring import Api, json_of, problem_of
+
+WORKERS = "/api/v1/workers"
+
+
+def test_slots_tell_where_they_are_and_what_they_hold(api: Api) -> None:
+    assert json_of(api.client.get(WORKERS), 200) == {"object": "list", "data": [], "next_cursor": None}
+    room, now = Room(256, 4096, 16, "triton"), api.scene.clock.now()
+    slot = Slot("gpu-1:77:88:boot-1", "chat", "cuda:0 (H200)", room, running=12, since=now)
+    api.scene.presence.tell(slot, for_ms=8_000)
+    api.scene.clock.sleep(1.5)
+
+    assert json_of(api.client.get(WORKERS), 200)["data"] == [
+        {
+            "name": "gpu-1:77:88:boot-1",
+            "object": "worker",
+            "host": "gpu-1",
+            "pid": 77,
+            "model": "chat",
+            "device": "cuda:0 (H200)",
+            "capacity": {"jobs": 256, "cache_tokens": 4096, "block_tokens": 16},
+            "running": 12,
+            "ready_at": "2025-06-15T15:06:40.000Z",
+            "heartbeat_at": "2025-06-15T15:06:40.000Z",
+        }
+    ]
+    api.scene.clock.sleep(7)
+    assert json_of(api.client.get(WORKERS), 200)["data"] == []
+
+
+def test_without_redis_nobody_can_tell(api: Api) -> None:
+    api.scene.redis.go()
+    assert problem_of(api.client.get(WORKERS), 503)["code"] == "unavailable"

@@ -1,0 +1,120 @@
+"""What every implementation of Presence must do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+
+from ktqueue.errors import LanesUnavailable
+from ktqueue.presence.base import Presence, Seen, Slot
+from ktqueue.presence.memory import MemoryPresence
+from ktqueue.presence.redis import NAMES, RedisPresence
+from ktqueue.redis_client import connect
+from ktqueue.room import Room
+from tests.support.scene import Clock
+from worker.herald import Herald
+
+LONG_MS = 60_000
+SLOT = Slot("host:12:345:boot", "echo", "cpu", Room(8), running=3, since=1_750_000_000_000)
+ON_GPU = Slot("gpu:1:2:3", "chat", "cuda:0 (H200)", Room(256, 4096, 16, "triton"), running=0, since=1)
+
+
+@dataclass
+class Rig:
+    """Presence, and a way to let so many milliseconds pass for it."""
+
+    presence: Presence
+    let_pass: Callable[[int], None]
+
+
+@pytest.fixture(params=["memory", "redis"])
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    if request.param == "memory":
+        clock = Clock()
+        yield Rig(MemoryPresence(clock.now), lambda ms: clock.sleep(ms / 1000))
+        return
+    with connect(request.getfixturevalue("redis_url")) as client:
+        yield Rig(RedisPresence(client), lambda ms: time.sleep(ms / 1000))
+
+
+def slots(seen: list[Seen]) -> list[Slot]:
+    return [each.slot for each in seen]
+
+
+def test_nobody_is_there_at_first(rig: Rig) -> None:
+    assert rig.presence.slots() == []
+
+
+def test_what_was_told_last_is_told(rig: Rig) -> None:
+    rig.presence.tell(SLOT, for_ms=LONG_MS)
+    rig.presence.tell(ON_GPU, for_ms=LONG_MS)
+    rig.presence.tell(replace(SLOT, running=5), for_ms=LONG_MS)
+    rig.let_pass(5)
+    seen = rig.presence.slots()
+    assert slots(seen) == [ON_GPU, replace(SLOT, running=5)]
+    assert all(5 <= each.age_ms < LONG_MS for each in seen)
+
+
+def test_who_falls_silent_is_forgotten(rig: Rig) -> None:
+    rig.presence.tell(SLOT, for_ms=10)
+    rig.presence.tell(ON_GPU, for_ms=LONG_MS)
+    rig.let_pass(30)
+    assert slots(rig.presence.slots()) == [ON_GPU]
+    rig.presence.tell(SLOT, for_ms=LONG_MS)
+    assert slots(rig.presence.slots()) == [ON_GPU, SLOT]
+
+
+def test_the_names_of_those_who_are_gone_do_not_pile_up(redis_url: str) -> None:
+    with connect(redis_url) as client:
+        presence = RedisPresence(client)
+        for number in range(20):
+            presence.tell(replace(SLOT, name=f"host:{number}:0:x"), for_ms=1)
+        time.sleep(0.02)
+        assert presence.slots() == []
+        assert client.scard(NAMES) == 0
+        presence.tell(SLOT, for_ms=LONG_MS)
+        assert client.pttl(NAMES) > LONG_MS
+
+
+def test_without_redis_nobody_knows(rig: Rig) -> None:
+    nowhere = RedisPresence(connect("redis://127.0.0.1:1"))
+    with pytest.raises(LanesUnavailable):
+        nowhere.slots()
+    Herald(nowhere, lambda: SLOT, every_s=1).tell()
+
+
+def test_a_slots_name_tells_its_machine_and_process() -> None:
+    assert (SLOT.host, SLOT.pid) == ("host", 12)
+    odd = replace(SLOT, name="nobody")
+    assert (odd.host, odd.pid) == ("nobody", None)
+
+
+def test_a_word_of_a_newer_version_is_understood() -> None:
+    told = SLOT.to_json().replace(b'{"name"', b'{"new": 1, "name"')
+    assert Slot.from_json(told) == SLOT
+
+
+def test_the_herald_tells_again_and_again_and_is_believed_for_longer() -> None:
+    clock = Clock()
+    presence = MemoryPresence(clock.now)
+    told: list[int] = []
+
+    class End(Exception):
+        pass
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        told.append(len(presence.slots()))
+        if len(told) == 3:
+            raise End
+
+    with pytest.raises(End):
+        Herald(presence, lambda: SLOT, every_s=2, sleep=sleep).run()
+    assert told == [1, 1, 1]
+    clock.sleep(5.9)
+    assert slots(presence.slots()) == [SLOT]
+    clock.sleep(0.1)
+    assert presence.slots() == []
