@@ -16,6 +16,7 @@ from worker.engines.causal.engine import CausalEngine
 from worker.engines.causal.executor import Executor
 from worker.engines.causal.fuse import compile_layers, merge_projections
 from worker.engines.causal.graphs import buckets
+from worker.engines.causal.norms import fuse_norms
 from worker.engines.causal.paged import attending, prepare, unpaged
 from worker.engines.causal.prompt import PromptReader
 from worker.engines.causal.sampler import Sampler
@@ -23,6 +24,10 @@ from worker.engines.causal.scheduler import Scheduler
 from worker.engines.causal.traits import chooses_experts, longest_alike
 from worker.engines.causal.voice import Voice
 from worker.engines.device import cache_bytes, has_compiler
+from worker.engines.packed import pack_linears
+
+_KEPT = 4
+"""On a CPU one part in so many of the memory for keys and values is for keeping those side by side that are in use."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +39,19 @@ def build(spec: ModelSpec, model: PreTrainedModel, prompts: PromptReader, voice:
     shapes = prepare(model)
     steady = not chooses_experts(model)
     compiled = cuda and steady and has_compiler() if spec.compile is None else spec.compile
-    if compiled:
-        merge_projections(model)
-        compile_layers(model)
+    _quicken(model, compiled=compiled)
     vocabulary = model.config.get_text_config().vocab_size
-    attention = choose(device, model.dtype, spec.attention)
+    memory = cache_bytes(spec, device)
+    kept = 0 if cuda else memory // _KEPT
+    a_token = sum(shape.bytes_per_token for shape in shapes)
+    attention = choose(device, model.dtype, spec.attention, keep_tokens=kept // a_token)
     sampler = Sampler(slots=spec.max_batch, vocabulary=vocabulary, device=device)
     longest = longest_alike(model)
     if longest is not None:
         prompts.limit(longest)
     _try_largest_step(model, spec, prompts.context)
     most = spec.max_batch * prompts.context
-    size = size_for(cache_bytes(spec, device), shapes, attention.block_size, most_tokens=most)
+    size = size_for(memory - kept, shapes, attention.block_size, most_tokens=most)
     prompts.limit(size.tokens)
     sizes = buckets(spec.max_batch) if cuda and attention.capturable and steady and longest is None else []
     executor = Executor(
@@ -62,12 +68,23 @@ def build(spec: ModelSpec, model: PreTrainedModel, prompts: PromptReader, voice:
         "%s: %d blocks, %.1f GB of keys and values; %s, %d graphs",
         spec.alias,
         size.blocks - 1,
-        size.tokens * sum(shape.bytes_per_token for shape in shapes) / 1e9,
+        size.tokens * a_token / 1e9,
         "layers compiled" if compiled else "layers not compiled",
         len(sizes),
     )
     room = Room(spec.max_batch, size.tokens, size.block_size, attention.name)
     return CausalEngine(scheduler, executor, prompts, voice, room=room, vocabulary=vocabulary, ahead=cuda)
+
+
+def _quicken(model: PreTrainedModel, *, compiled: bool) -> None:
+    """The same computation in fewer, larger pieces. A compiler makes its own of all but the products."""
+    if compiled:
+        merge_projections(model)
+        compile_layers(model)
+    elif model.device.type == "cpu":
+        merge_projections(model)
+        pack_linears(model)
+        fuse_norms(model)
 
 
 @torch.inference_mode()

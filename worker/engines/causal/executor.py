@@ -102,6 +102,7 @@ class Executor:
         if all(row.decodes for row in rows) and self._graphs.has(len(rows), features):
             drawn = self._graphs.replay(rows, self._tables, self._cache.size.block_size, features)
         else:
+            rows = sorted(rows, key=_place)
             drawn = self._run(rows, features)
         return Flight([row for row in rows if row.draws], drawn)
 
@@ -156,6 +157,11 @@ class Executor:
         drawn = self._sampler.draw(logits, slots, features)
         self._last.index_copy_(0, slots, drawn.tokens)
         return drawn
+
+
+def _place(row: Row) -> tuple[bool, int]:
+    """Rows that decode first, the longest of them first: rows of about one length are then neighbours."""
+    return (False, -row.end) if row.decodes else (True, 0)
 
 
 def _fetch(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,39 +12,54 @@ _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 class _Merged(torch.nn.Module):
-    """Several linear layers as one product, which its first part computes and the others take from."""
+    """Several linear layers as one product, which the first of them computes and the others take their part of."""
 
     def __init__(self, layers: Sequence[torch.nn.Linear]) -> None:
         super().__init__()
-        self.weight = _joined([layer.weight for layer in layers])
+        weight = _joined([layer.weight for layer in layers])
         # All have one or none has.
-        self.bias: torch.Tensor | None = layers[0].bias
-        if self.bias is not None:
-            self.bias = _joined([layer.bias for layer in layers])
-        self.output: torch.Tensor | None = None
+        biases: list[torch.Tensor | None] = [layer.bias for layer in layers]
+        bias = _joined([each for each in biases if each is not None]) if biases[0] is not None else None
+        self.product = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+        self.product.weight = weight
+        if bias is not None:
+            self.product.bias = bias
+        self.widths = [layer.out_features for layer in layers]
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(…, in) to (…, all of out)."""
-        return torch.nn.functional.linear(hidden, self.weight, self.bias)
+    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(…, in) to (…, out) of each."""
+        return torch.split(self.product(hidden), self.widths, -1)
 
 
-class _Part(torch.nn.Module):
-    """In place of one of the layers that were merged: its columns of the product."""
+class _First(torch.nn.Module):
+    """In place of the first of the layers that were merged: computes all, and leaves them where the others look."""
 
-    def __init__(self, merged: _Merged, start: int, width: int, *, first: bool, last: bool) -> None:
+    def __init__(self, merged: _Merged, outputs: list[torch.Tensor]) -> None:
         super().__init__()
         self._merged = merged
-        self._start = start
-        self._width = width
-        self._first = first
-        self._last = last
+        self._outputs = outputs
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(…, in) to (…, width)."""
-        output = self._merged(hidden) if self._first else self._merged.output
-        self._merged.output = None if self._last else output
-        assert isinstance(output, torch.Tensor)
-        return output.narrow(-1, self._start, self._width)
+        """(…, in) to (…, out)."""
+        self._outputs[:] = self._merged(hidden)
+        return self._outputs[0]
+
+
+class _Next(torch.nn.Module):
+    """In place of another one. The last leaves nothing behind, so that nothing is kept longer than it is needed."""
+
+    def __init__(self, outputs: list[torch.Tensor], index: int, *, last: bool) -> None:
+        super().__init__()
+        self._outputs = outputs
+        self._index = index
+        self._last = last
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        """(…, in) to (…, out)."""
+        output = self._outputs[self._index]
+        if self._last:
+            self._outputs.clear()
+        return output
 
 
 def _joined(parts: Sequence[torch.Tensor]) -> torch.nn.Parameter:
@@ -75,12 +90,10 @@ def _merge(module: torch.nn.Module, names: Sequence[str]) -> int:
     linear = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
     if len({layer.bias is None for layer in linear}) > 1:
         return 0
-    merged = _Merged(linear)
-    start = 0
-    for name, layer in zip(names, linear, strict=True):
-        first, last = name == names[0], name == names[-1]
-        setattr(module, name, _Part(merged, start, layer.out_features, first=first, last=last))
-        start += layer.out_features
+    outputs: list[torch.Tensor] = []
+    setattr(module, names[0], _First(_Merged(linear), outputs))
+    for index, name in enumerate(names[1:], 1):
+        setattr(module, name, _Next(outputs, index, last=name == names[-1]))
     return len(names) - 1
 
 

@@ -91,6 +91,7 @@ def pack(rows: Sequence[Row], tables: Tables, block_size: int) -> Packed:
         cells=cells,
         row_starts=starts.tolist(),
         row_lengths=lengths.tolist(),
+        owners=[row.sequence.order for row in rows if row.decodes],
     )
     return Packed(ids, positions, device_slots, keep, drawing, layout)
 

@@ -22,6 +22,8 @@ class Layout:
     ``cells``, (tokens,) int64: block * block_size + place, where each token's key and value go.
     ``row_starts`` and ``row_lengths`` are starts and lengths again, on the host. Those of the reading rows are exact in
     every forward; in a captured graph, where all rows decode, they are upper bounds.
+    ``owners``, one for each row that decodes: a number that its sequence has and no other ever had. Without them,
+    nothing is kept from forward to forward.
     """
 
     decodes: int
@@ -31,6 +33,7 @@ class Layout:
     cells: torch.Tensor
     row_starts: Sequence[int]
     row_lengths: Sequence[int]
+    owners: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

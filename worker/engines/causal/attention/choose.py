@@ -16,8 +16,10 @@ from worker.engines.causal.attention.reference import Reference
 from worker.engines.device import has_compiler
 
 
-def choose(device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> Attention:
+def choose(device: torch.device, dtype: torch.dtype, wanted: str = "auto", *, keep_tokens: int = 0) -> Attention:
     """The attention named ``wanted``; ``auto`` is the fastest that there is here.
+
+    One that can't follow pages may keep ``keep_tokens`` outside of them, in each layer.
 
     Raises ConfigurationError for one that can't be had, and says why.
     """
@@ -28,16 +30,16 @@ def choose(device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> At
     backend = _BACKENDS[wanted]
     if (reason := backend.why_not(device, dtype)) is not None:
         raise ConfigurationError(f"attention {wanted!r} {reason}")
-    return backend.make(device)
+    return backend.make(device, keep_tokens)
 
 
-def _triton(device: torch.device) -> Attention:
+def _triton(device: torch.device, _: int) -> Attention:
     from worker.engines.causal.attention.triton import TritonAttention  # noqa: PLC0415 - imports triton
 
     return TritonAttention(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-def _varlen(_: torch.device) -> Attention:
+def _varlen(_: torch.device, __: int) -> Attention:
     from worker.engines.causal.attention.varlen import VarlenAttention  # noqa: PLC0415 - not in every torch
 
     return VarlenAttention()
@@ -75,13 +77,13 @@ def _nothing(_: torch.device, __: torch.dtype) -> str | None:
 class _Backend:
     """How to make it, and why it can't be had, if it can't."""
 
-    make: Callable[[torch.device], Attention]
+    make: Callable[[torch.device, int], Attention]
     why_not: Callable[[torch.device, torch.dtype], str | None]
 
 
 _BACKENDS: Mapping[str, _Backend] = {
     "triton": _Backend(_triton, _why_not_triton),
     "varlen": _Backend(_varlen, _why_not_varlen),
-    "gathered": _Backend(lambda _: Gathered(), _nothing),
-    "reference": _Backend(lambda _: Reference(), _nothing),
+    "gathered": _Backend(lambda _, keep_tokens: Gathered(keep_tokens), _nothing),
+    "reference": _Backend(lambda _, __: Reference(), _nothing),
 }

@@ -1,0 +1,81 @@
+"""Weights in MKL's order, and norms in one piece, compute what they did."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from tests.support.tiny_models import tiny_gemma3, tiny_llama, tiny_mistral, tiny_moe, tiny_qwen3
+from worker.engines.causal.norms import fuse_norms
+from worker.engines.packed import PackedLinear, pack_linears
+
+IDS = torch.arange(4, 21).unsqueeze(0)
+
+needs_mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
+
+
+@needs_mkl
+@given(rows=st.integers(0, 400), out_features=st.integers(1, 90), in_features=st.integers(1, 90), bias=st.booleans())
+@torch.inference_mode()
+def test_a_packed_layer_computes_the_same_for_any_number_of_rows(
+    *, rows: int, out_features: int, in_features: int, bias: bool
+) -> None:
+    layer = torch.nn.Linear(in_features, out_features, bias=bias)
+    hidden = torch.randn(1, rows, in_features)
+    assert torch.allclose(PackedLinear(layer)(hidden), layer(hidden), atol=1e-4)
+
+
+@needs_mkl
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gemma3, tiny_qwen3, tiny_moe])
+@torch.inference_mode()
+def test_a_packed_model_computes_the_same(make: Callable[[], PreTrainedModel]) -> None:
+    model = make()
+    before = model(input_ids=IDS).logits
+    assert pack_linears(model) > 0
+    assert torch.allclose(model(input_ids=IDS).logits, before, atol=1e-5)
+
+
+@needs_mkl
+def test_weights_are_kept_once() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8))
+    weight = weakref.ref(model[0].weight)
+    assert pack_linears(model) == 1
+    gc.collect()
+    assert weight() is None
+
+
+def test_what_is_no_plain_float32_layer_stays() -> None:
+    class Quantised(torch.nn.Linear):
+        pass
+
+    model = torch.nn.Sequential(Quantised(8, 8), torch.nn.Linear(8, 8, dtype=torch.bfloat16))
+    assert pack_linears(model) == 0
+
+
+@pytest.mark.parametrize(("make", "norms"), [(tiny_llama, 7), (tiny_mistral, 7), (tiny_gemma3, 19), (tiny_qwen3, 13)])
+@torch.inference_mode()
+def test_fused_norms_compute_the_same_to_the_bit(make: Callable[[], PreTrainedModel], norms: int) -> None:
+    model = make()
+    before = model(input_ids=IDS).logits
+    assert fuse_norms(model) == norms
+    assert torch.equal(model(input_ids=IDS).logits, before)
+
+
+def test_a_norm_that_is_another_stays() -> None:
+    class OddRMSNorm(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.rand(8))
+            self.eps = 1e-6
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return hidden / (hidden.abs().mean(-1, keepdim=True) + self.eps) * self.weight
+
+    assert fuse_norms(torch.nn.Sequential(OddRMSNorm())) == 0

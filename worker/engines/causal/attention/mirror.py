@@ -1,0 +1,71 @@
+"""Keys and values of rows that decode, kept side by side from forward to forward.
+
+While the same rows go on, a forward only adds their newest tokens, and reads what attention has to read anyway. They
+are gathered from the pages again when rows come or go, or have outgrown their room.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from worker.engines.causal.attention.base import Layout, Pages
+from worker.engines.causal.attention.side_by_side import Group, Pair, Sides, cut, pairs_for
+
+_HEADROOM = 32
+"""Tokens that rows may grow by before they are gathered again."""
+
+
+class Mirror:
+    """Holds up to ``most`` tokens of each layer; of more, it holds one layer's at a time."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._layout: Layout | None = None
+        self._groups: list[Group] = []
+        self._layers: list[list[Pair]] = []
+        self._shared: list[Pair] = []
+        self._next = self._depth = 0
+        self._keeps = self._goes_on = self._begun = False
+
+    def begin(self, layout: Layout, block_size: int) -> None:
+        """The layers of a forward with this layout follow; not all layers of a model need ask."""
+        complete = self._next == self._depth if self._goes_on else self._next > 0
+        self._depth = self._next
+        has_room = all(group.longest < group.capacity for group in self._groups)
+        self._goes_on = self._keeps and complete and has_room and _are_the_same(self._layout, layout)
+        self._layout, self._block_size = layout, block_size
+        self._begun = False
+        self._next = 0
+
+    def sides(self, pages: Pages, key: torch.Tensor, value: torch.Tensor) -> list[Sides]:
+        """The next layer's, whose ``pages`` have the new ``key`` and ``value`` already. Valid until the next call."""
+        if not self._begun:
+            self._regroup(key)
+        if self._keeps and self._next == len(self._layers):
+            self._layers.append([])
+        pairs = pairs_for(self._groups, self._layers[self._next] if self._keeps else self._shared)
+        self._next += 1
+        if self._goes_on:
+            return [pair.add(group, key, value) for group, pair in pairs]
+        return [pair.gather(group, pages) for group, pair in pairs]
+
+    def _regroup(self, like: torch.Tensor) -> None:
+        assert self._layout is not None
+        if self._goes_on:
+            self._groups = [group.grown(self._layout, like) for group in self._groups]
+        else:
+            lengths = self._layout.row_lengths[: self._layout.decodes]
+            # In a group no row is more than twice as long as another.
+            needed = sum(2 * length + _HEADROOM for length in lengths)
+            self._keeps = bool(self._layout.owners) and needed <= self._most
+            headroom = _HEADROOM if self._keeps else 0
+            self._groups = cut(self._layout, self._block_size, window=None, headroom=headroom, like=like)
+        self._begun = True
+
+
+def _are_the_same(before: Layout | None, now: Layout) -> bool:
+    """Whether the rows that decode are those that decoded, each with one token more."""
+    if before is None or before.owners != now.owners:
+        return False
+    lengths = zip(before.row_lengths[: before.decodes], now.row_lengths[: now.decodes], strict=True)
+    return all(later == earlier + 1 for earlier, later in lengths)
