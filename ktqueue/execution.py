@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ktqueue.blame import blame
 from ktqueue.controls.watched import WatchedControls
+from ktqueue.cost import true_cost
 from ktqueue.errors import LanesUnavailable
 from ktqueue.events.base import Event, EventId, Events
 from ktqueue.history import requeued_event, terminal_event
 from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, JsonObject, Usage, Verdict, fence_of
-from ktqueue.lanes.base import Entry, Lanes
+from ktqueue.lanes.base import Ended, Lanes
 from ktqueue.retry import Backoff, retry_at
 from ktqueue.room import Room
 from ktqueue.store.base import Quota, Store
+from ktqueue.turns import entry_of
 
 logger = logging.getLogger(__name__)
 
@@ -114,10 +116,11 @@ class Execution:
 
         A job that is no longer ours (cancelled, lease lost) is left as it is; the ids of the others.
         """
+        now = self._store.now()
         changed = self._store.finish([verdict for _, verdict in settled])
         ours = [(job, verdict) for job, verdict in settled if job.id in changed]
         self.publish([_end_event(job, verdict) for job, verdict in ours])
-        self._count(job.model for job, verdict in ours if verdict.state.terminal)
+        self._count([(job, verdict) for job, verdict in ours if verdict.state.terminal], now)
         return changed
 
     def give_back(self, jobs: Sequence[Job]) -> None:
@@ -138,10 +141,11 @@ class Execution:
     def _requeue(self, jobs: Sequence[Job], verdicts: Sequence[Verdict]) -> None:
         by_id = {job.id: job for job in jobs}
         settled = [(by_id[verdict.fence.job_id], verdict) for verdict in verdicts]
+        now = self._store.now()
         changed = self.settle(settled)
         back = [job for job, verdict in settled if job.id in changed and verdict.back_in_lane]
         try:
-            self._lanes.add([Entry(job.model, job.id, job.rank) for job in back])
+            self._lanes.add([entry_of(job, now) for job in back])
         except LanesUnavailable as error:
             logger.debug("%d jobs given back wait for the sweep: %s", len(back), error)
 
@@ -178,12 +182,21 @@ class Execution:
         except LanesUnavailable as error:
             logger.debug("%d events are not published: %s", len(events), error)
 
-    def _count(self, models: Iterable[str]) -> None:
+    def _count(self, ended: Sequence[Settled], now: int) -> None:
+        lanes: defaultdict[str, list[Ended]] = defaultdict(list)
+        for job, verdict in ended:
+            lanes[job.model].append(_ended(job, verdict, now))
         try:
-            for model, jobs in Counter(models).items():
-                self._lanes.count_finished(model, jobs)
+            for model, group in lanes.items():
+                self._lanes.count_finished(model, group)
         except LanesUnavailable as error:
             logger.debug("finished jobs are not counted: %s", error)
+
+
+def _ended(job: Job, verdict: Verdict, now: int) -> Ended:
+    cost = true_cost(job.task, job.input, job.cost, verdict.usage)
+    ran_ms = 0 if job.started_at is None else max(0, now - job.started_at)
+    return Ended(job.tenant, job.priority, job.cost, cost, ran_ms)
 
 
 def _end_event(job: Job, verdict: Verdict) -> Event:

@@ -18,15 +18,17 @@ from ktqueue.errors import (
     Unavailable,
 )
 from ktqueue.events.base import Events
+from ktqueue.fair import Ahead
 from ktqueue.gathering import Gathering
 from ktqueue.history import terminal_event
 from ktqueue.job import Attempt, Job, JobState, JsonObject, Place, Task, last_attempt, new_job_id, size_of
-from ktqueue.lanes.base import Entry, Lanes, LaneView
+from ktqueue.lanes.base import Lanes, LaneView
 from ktqueue.ownership import owned
 from ktqueue.rank import DEFAULT_PRIORITY, rank
 from ktqueue.room import Room
 from ktqueue.store.base import IdempotencyKey, JobQuery, Kept, LaneCensus, Store
 from ktqueue.tenant import DEFAULT_TENANT
+from ktqueue.turns import entry_of
 from ktqueue.webhook import Webhook
 
 logger = logging.getLogger(__name__)
@@ -140,13 +142,13 @@ class Intake:
         if job.state is not JobState.QUEUED:
             return Place()
         try:
-            position = self._lanes.position(job.model, job.id)
-            rate = self._lanes.view(job.model).rate
+            ahead = self._lanes.ahead(job.model, job.id)
+            view = self._lanes.view(job.model)
         except LanesUnavailable:
             return Place()
-        if position is None:
+        if ahead is None:
             return Place()
-        return Place(position, (position + 1) / rate if rate else None)
+        return Place(ahead.jobs, _eta_s(ahead, view))
 
     def wait_s(self, model: str) -> float | None:
         """How long a job that was just accepted may wait for its turn; cheap, so roughly. None is 'unknown'."""
@@ -223,8 +225,8 @@ class Intake:
 
     def _job(self, submission: Submission, now: int) -> Job:
         due_at = max(now, submission.run_at or now)
+        deadline_at = None if submission.deadline_s is None else now + int(submission.deadline_s * 1000)
         webhook = submission.webhook
-        size = size_of(submission.input, submission.params)
         return Job(
             id=self._new_id(),
             model=submission.model,
@@ -232,18 +234,18 @@ class Intake:
             input=submission.input,
             params=submission.params,
             created_at=now,
-            rank=rank(due_at, submission.priority),
+            rank=rank(due_at, deadline_at),
             priority=submission.priority,
             max_attempts=submission.max_attempts,
             metadata=submission.metadata,
             run_at=due_at if due_at > now else None,
-            deadline_at=None if submission.deadline_s is None else now + int(submission.deadline_s * 1000),
-            size=size,
+            deadline_at=deadline_at,
+            size=size_of(submission.input, submission.params),
             webhook_url=webhook.url if webhook else None,
             webhook_target=webhook.target if webhook else None,
             webhook_events=int(webhook.events) if webhook else 0,
             tenant=submission.tenant,
-            cost=estimated_cost(submission.task, submission.params, size),
+            cost=estimated_cost(submission.task, submission.input, submission.params),
         )
 
     def _commit(self, jobs: Sequence[Job]) -> None:
@@ -251,7 +253,7 @@ class Intake:
         self._enqueue(jobs)
 
     def _enqueue(self, jobs: Sequence[Job]) -> None:
-        entries = [Entry(job.model, job.id, job.rank) for job in jobs if job.run_at is None]
+        entries = [entry_of(job, job.created_at) for job in jobs if job.run_at is None]
         try:
             self._lanes.add(entries)
         except LanesUnavailable as error:
@@ -268,6 +270,14 @@ class Intake:
         except LanesUnavailable as error:
             # The store has it, so no worker can finish the job: one that runs it learns at its next heartbeat.
             logger.debug("the cancel of %s is not announced: %s", job.id, error)
+
+
+def _eta_s(ahead: Ahead, view: LaneView) -> float | None:
+    """When the turn comes of a job with so much before it."""
+    if view.speed is not None:
+        return ahead.cost / view.speed
+    # Nobody had to wait of late, so it may go faster than this.
+    return None if view.rate is None else (ahead.jobs + 1) / view.rate
 
 
 def _lane_status(model: str, view: LaneView, census: LaneCensus | None, room: Room | None, now: int) -> LaneStatus:

@@ -11,9 +11,10 @@ from ktqueue.errors import LanesUnavailable
 from ktqueue.events.base import Event, Events
 from ktqueue.history import requeued_event, terminal_event
 from ktqueue.job import ENGINE_CRASHED, LEASE_LOST, Job, JobError, Verdict
-from ktqueue.lanes.base import Entry, Lanes
+from ktqueue.lanes.base import Lanes
 from ktqueue.retry import Backoff
 from ktqueue.store.base import Store
+from ktqueue.turns import entry_of
 
 GROUP = 500
 
@@ -74,7 +75,7 @@ class Recovery:
             # Should its worker live after all, it need not work on in vain.
             self._lanes.ask_cancel(job.model, [job.id])
             if verdict.back_in_lane:
-                self._lanes.add([Entry(job.model, job.id, job.rank)])
+                self._lanes.add([entry_of(job, self._store.now())])
             elif not verdict.state.terminal:
                 self._lanes.ring(job.model)
         except LanesUnavailable as error:

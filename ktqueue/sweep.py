@@ -11,10 +11,11 @@ from ktqueue.admission import backlog_of
 from ktqueue.events.base import Events
 from ktqueue.history import terminal_event
 from ktqueue.job import JobState
-from ktqueue.lanes.base import Entry, Lanes
+from ktqueue.lanes.base import Lanes
 from ktqueue.recovery import Recovery
 from ktqueue.retention import Retention
-from ktqueue.store.base import LaneCensus, Store, Waiting
+from ktqueue.store.base import LaneCensus, Store
+from ktqueue.turns import Entry, entry_of
 
 GROUP = 500
 PAGE = 1_000
@@ -64,7 +65,7 @@ class Sweep:
         self._clock = clock
         self._counted: Sequence[LaneCensus] = ()
         self._count_at = clock()
-        self._reached: dict[str, Waiting | None] = {}
+        self._reached: dict[str, Entry | None] = {}
 
     def __call__(self) -> Repairs:
         """One round. Raises StoreUnavailable or LanesUnavailable: the next round does what this one could not."""
@@ -96,7 +97,8 @@ class Sweep:
 
     def _wake_due(self) -> int:
         jobs = self._store.wake(GROUP)
-        self._lanes.add([Entry(job.model, job.id, job.rank) for job in jobs if job.company is None])
+        now = self._store.now()
+        self._lanes.add([entry_of(job, now) for job in jobs if job.company is None])
         return len(jobs)
 
     def _census(self) -> Sequence[LaneCensus]:
@@ -128,13 +130,13 @@ class Sweep:
         self._lanes.ring(lane.model)
         return added
 
-    def _compare(self, model: str, after: Waiting | None, pages: int) -> tuple[int, Waiting | None]:
+    def _compare(self, model: str, after: Entry | None, pages: int) -> tuple[int, Entry | None]:
         """Compare ``pages`` from ``after`` on: how many ids were added, and where to go on unless the lane ended."""
         added = 0
         for _ in range(pages):
             page = self._store.waiting(model, after=after, limit=PAGE)
-            missing = set(self._lanes.missing(model, [waiting.id for waiting in page]))
-            self._lanes.add([Entry(model, waiting.id, waiting.rank) for waiting in page if waiting.id in missing])
+            missing = set(self._lanes.missing(model, [entry.id for entry in page]))
+            self._lanes.add([entry for entry in page if entry.id in missing])
             added += len(missing)
             if len(page) < PAGE:
                 return added, None

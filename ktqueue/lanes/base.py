@@ -10,24 +10,35 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ktqueue.fair import Ahead
 from ktqueue.room import Room
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One job's place in its lane."""
-
-    model: str
-    id: str
-    rank: float
+from ktqueue.turns import Entry
 
 
 @dataclass(frozen=True, slots=True)
 class LaneView:
-    """A lane at a glance. ``rate`` is jobs finished per second of late, None when too few did to say."""
+    """A lane at a glance. What too little has ended to say is None.
+
+    ``rate`` is jobs finished per second of late, ``speed`` the cost served per second while jobs wait, ``ms_each``
+    how long a run takes for each unit of its cost. ``cost`` is that of all that wait.
+    """
 
     depth: int
     rate: float | None
+    cost: int = 0
+    speed: float | None = None
+    ms_each: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job that was pulled and has ended: what it was estimated to cost, what it did cost, how long it ran."""
+
+    tenant: str
+    priority: int
+    estimate: int
+    cost: int
+    run_ms: int
 
 
 BACKLOG_MS = 10_000
@@ -52,7 +63,7 @@ ROOM_MS = 86_400_000
 
 
 class Lanes(Protocol):
-    """Ordered queues with a bell."""
+    """Queues in the order of `ktqueue.turns`, with a bell."""
 
     def ping(self) -> None:
         """Really ask the server; raises LanesUnavailable."""
@@ -61,7 +72,7 @@ class Lanes(Protocol):
         """Add ids (idempotent) and ring the bell of each lane touched."""
 
     def pull(self, model: str, limit: int) -> list[str]:
-        """Take out up to ``limit`` ids, smallest rank first; no two callers get the same id."""
+        """Take out up to ``limit`` ids, those whose turn it is; no two callers get the same id."""
 
     def remove(self, model: str, job_id: str) -> None:
         """Take one id out, if it is there."""
@@ -69,11 +80,14 @@ class Lanes(Protocol):
     def missing(self, model: str, ids: Sequence[str]) -> list[str]:
         """Those of ``ids`` that the lane does not hold."""
 
-    def position(self, model: str, job_id: str) -> int | None:
-        """How many are ahead of this job; None if it is not in the lane."""
+    def ahead(self, model: str, job_id: str) -> Ahead | None:
+        """What runs before this job; None if it is not in the lane."""
+
+    def ahead_of(self, entry: Entry) -> Ahead:
+        """What would run before a job that is not in its lane yet."""
 
     def view(self, model: str) -> LaneView:
-        """Depth and rate."""
+        """How long it is, and how fast."""
 
     def views(self, models: Collection[str]) -> dict[str, LaneView]:
         """The same of several lanes at once."""
@@ -96,8 +110,11 @@ class Lanes(Protocol):
     def answer(self, model: str) -> None:
         """Note that the bell was heard: the next ``ring`` sends a new one."""
 
-    def count_finished(self, model: str, jobs: int) -> None:
-        """Feed the lane's rate."""
+    def count_finished(self, model: str, ended: Sequence[Ended]) -> None:
+        """Feed the lane's rate and speed, and let tenants have paid what jobs did cost."""
+
+    def tell_weights(self, weights: Mapping[str, float]) -> None:
+        """The weights of tenants, for all lanes; those that are left out have 1."""
 
     def ask_cancel(self, model: str, ids: Sequence[str]) -> None:
         """Tell the slots of a lane to drop jobs that are in their batch."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
-from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Entry, LaneView
-from ktqueue.lanes.pace import SPANS, pace, span_of
+from ktqueue.fair import Ahead, FairQueue
+from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Ended, LaneView
+from ktqueue.lanes.pace import SPANS, Service, pace, span_of
 from ktqueue.room import Room
+from ktqueue.turns import Entry
 
 BELL_MS = 1_000
 CANCELS_KEPT = 10_000
@@ -18,22 +19,12 @@ CANCELS_KEPT = 10_000
 
 @dataclass(slots=True)
 class _Lane:
-    ranks: dict[str, float] = field(default_factory=dict)
-    order: list[tuple[float, str]] = field(default_factory=list)
+    queue: FairQueue
+    service: Service = field(default_factory=Service)
     bell_until: int = 0
     finished: Counter[int] = field(default_factory=Counter)
     cancels: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=CANCELS_KEPT))
     cancels_asked: int = 0
-
-    def place(self, job_id: str, rank: float) -> None:
-        self.take(job_id)
-        self.ranks[job_id] = rank
-        insort(self.order, (rank, job_id))
-
-    def take(self, job_id: str) -> None:
-        rank = self.ranks.pop(job_id, None)
-        if rank is not None:
-            del self.order[bisect_left(self.order, (rank, job_id))]
 
 
 class MemoryLanes:
@@ -42,10 +33,14 @@ class MemoryLanes:
     def __init__(self, bell: Callable[[str], None], clock: Callable[[], int]) -> None:
         self._bell = bell
         self._clock = clock
-        self._lanes: defaultdict[str, _Lane] = defaultdict(_Lane)
+        self._lanes: dict[str, _Lane] = {}
+        self._weights: dict[str, float] = {}
         self._backlog: tuple[Backlog, int] | None = None
         self._rooms: dict[str, tuple[Room, int]] = {}
         self._lock = Lock()
+
+    def _lane(self, model: str) -> _Lane:
+        return self._lanes.setdefault(model, _Lane(FairQueue(lambda tenant: self._weights.get(tenant, 1.0))))
 
     def ping(self) -> None:
         """Memory is always there."""
@@ -54,42 +49,42 @@ class MemoryLanes:
         """Add ids (idempotent) and ring the bell of each lane touched."""
         with self._lock:
             for entry in entries:
-                self._lanes[entry.model].place(entry.id, entry.rank)
+                self._lane(entry.model).queue.put(entry)
         for model in dict.fromkeys(entry.model for entry in entries):
             self.ring(model)
 
     def pull(self, model: str, limit: int) -> list[str]:
-        """Take out up to ``limit`` ids, smallest rank first; no two callers get the same id."""
+        """Take out up to ``limit`` ids, those whose turn it is; no two callers get the same id."""
         with self._lock:
-            lane = self._lanes[model]
-            ids = [job_id for _, job_id in lane.order[: max(limit, 0)]]
-            del lane.order[: len(ids)]
-            for job_id in ids:
-                del lane.ranks[job_id]
-            return ids
+            return self._lane(model).queue.pull(limit, self._clock())
 
     def remove(self, model: str, job_id: str) -> None:
         """Take one id out, if it is there."""
         with self._lock:
-            self._lanes[model].take(job_id)
+            self._lane(model).queue.take(job_id)
 
     def missing(self, model: str, ids: Sequence[str]) -> list[str]:
         """Those of ``ids`` that the lane does not hold."""
         with self._lock:
-            return [job_id for job_id in ids if job_id not in self._lanes[model].ranks]
+            return [job_id for job_id in ids if job_id not in self._lane(model).queue]
 
-    def position(self, model: str, job_id: str) -> int | None:
-        """How many are ahead of this job; None if it is not in the lane."""
+    def ahead(self, model: str, job_id: str) -> Ahead | None:
+        """What runs before this job; None if it is not in the lane."""
         with self._lock:
-            lane = self._lanes[model]
-            rank = lane.ranks.get(job_id)
-            return None if rank is None else bisect_left(lane.order, (rank, job_id))
+            entry = self._lane(model).queue.get(job_id)
+            return None if entry is None else self._lane(model).queue.ahead(entry, self._clock())
+
+    def ahead_of(self, entry: Entry) -> Ahead:
+        """What would run before a job that is not in its lane yet."""
+        with self._lock:
+            return self._lane(entry.model).queue.ahead(entry, self._clock())
 
     def view(self, model: str) -> LaneView:
-        """Depth and rate."""
+        """How long it is, and how fast."""
         with self._lock:
-            lane = self._lanes[model]
-            return LaneView(len(lane.order), pace(lane.finished, self._clock()))
+            lane = self._lane(model)
+            rate = pace(lane.finished, self._clock())
+            return LaneView(len(lane.queue), rate, lane.queue.cost, lane.service.speed, lane.service.ms_each)
 
     def views(self, models: Collection[str]) -> dict[str, LaneView]:
         """The same of several lanes at once."""
@@ -116,7 +111,7 @@ class MemoryLanes:
     def ring(self, model: str) -> None:
         """Wake a worker of this lane, unless a bell is already pending."""
         with self._lock:
-            lane, now = self._lanes[model], self._clock()
+            lane, now = self._lane(model), self._clock()
             pending = now < lane.bell_until
             if not pending:
                 lane.bell_until = now + BELL_MS
@@ -126,22 +121,37 @@ class MemoryLanes:
     def answer(self, model: str) -> None:
         """Note that the bell was heard: the next ``ring`` sends a new one."""
         with self._lock:
-            self._lanes[model].bell_until = 0
+            self._lane(model).bell_until = 0
 
-    def count_finished(self, model: str, jobs: int) -> None:
-        """Feed the lane's rate."""
-        if jobs <= 0:
+    def count_finished(self, model: str, ended: Sequence[Ended]) -> None:
+        """Feed the lane's rate and speed, and let tenants have paid what jobs did cost."""
+        if not ended:
             return
         with self._lock:
-            finished, present = self._lanes[model].finished, span_of(self._clock())
-            finished[present] += jobs
-            for span in [span for span in finished if span <= present - SPANS]:
-                del finished[span]
+            lane, now = self._lane(model), self._clock()
+            present = span_of(now)
+            lane.finished[present] += len(ended)
+            for span in [span for span in lane.finished if span <= present - SPANS]:
+                del lane.finished[span]
+            for each in ended:
+                if each.cost != each.estimate:
+                    lane.queue.correct(each.tenant, each.priority, each.cost - each.estimate)
+            lane.service = lane.service.ended(
+                now,
+                waiting=len(lane.queue) > 0,
+                jobs=len(ended),
+                work=sum(each.estimate for each in ended),
+                run_ms=sum(each.run_ms for each in ended),
+            )
+
+    def tell_weights(self, weights: Mapping[str, float]) -> None:
+        """The weights of tenants, for all lanes; those that are left out have 1."""
+        self._weights = dict(weights)
 
     def ask_cancel(self, model: str, ids: Sequence[str]) -> None:
         """Tell the slots of a lane to drop jobs that are in their batch."""
         with self._lock:
-            lane = self._lanes[model]
+            lane = self._lane(model)
             for job_id in ids:
                 lane.cancels_asked += 1
                 lane.cancels.append((lane.cancels_asked, job_id))
@@ -149,5 +159,5 @@ class MemoryLanes:
     def cancels(self, model: str, after: str) -> tuple[list[str], str]:
         """Ids to drop that were asked for after the mark ``after`` ("" for all kept), and the new mark."""
         with self._lock:
-            asked = [cancel for cancel in self._lanes[model].cancels if cancel[0] > int(after or 0)]
+            asked = [cancel for cancel in self._lane(model).cancels if cancel[0] > int(after or 0)]
         return [job_id for _, job_id in asked], str(asked[-1][0]) if asked else after

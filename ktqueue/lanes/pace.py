@@ -1,8 +1,10 @@
-"""How fast a lane finishes jobs: counts per span of time in, jobs per second out. Pure."""
+"""How fast a lane finishes jobs, and how fast it is served while jobs wait. Pure."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 SPAN_S = 5
 SPANS = 12
@@ -25,3 +27,47 @@ def pace(finished: Mapping[int, int], now_ms: int) -> float | None:
         return None
     covered_s = now_ms / 1000 - min(lately) * SPAN_S
     return sum(lately.values()) / max(covered_s, SPAN_S)
+
+
+LOOK_BACK_MS = 60_000
+"""What was served so long ago counts for a third."""
+RUNS_KEPT = 0.98
+"""What the run before the last counts."""
+SERVICE_MS = 3_600_000
+"""What is known of a lane's service is forgotten when nothing ended for this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """How fast a lane is served: ``work`` done, in estimated cost, in ``ms`` in which jobs waited, of late.
+
+    Time in which nobody waited says nothing: there was less to do than could be done. ``run_ms`` is what runs of
+    ``run_work`` took, each by itself. ``at`` is when something ended last, ``waited`` whether others waited then.
+    """
+
+    at: int = 0
+    waited: bool = False
+    work: float = 0.0
+    ms: float = 0.0
+    run_work: float = 0.0
+    run_ms: float = 0.0
+
+    @property
+    def speed(self) -> float | None:
+        """Cost per second while jobs wait; None is 'unknown'."""
+        return 1000 * self.work / self.ms if self.ms > 0 and self.work > 0 else None
+
+    @property
+    def ms_each(self) -> float | None:
+        """How long a run takes for each unit of its cost; None is 'unknown'."""
+        return self.run_ms / self.run_work if self.run_work > 0 else None
+
+    def ended(self, now: int, *, waiting: bool, jobs: int, work: int, run_ms: int) -> Service:
+        """The same once so many jobs have ended together at ``now`` (Unix ms)."""
+        done, ms = self.work, self.ms
+        if self.waited and waiting:
+            passed = max(0, now - self.at)
+            kept = math.exp(-passed / LOOK_BACK_MS)
+            done, ms = done * kept + work, ms * kept + passed
+        kept = RUNS_KEPT**jobs
+        return Service(now, waiting, done, ms, self.run_work * kept + work, self.run_ms * kept + run_ms)

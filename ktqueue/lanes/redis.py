@@ -1,7 +1,14 @@
 """Lanes in Redis, one round trip a call.
 
 ============================  ====================================================================
-``ktq:lane:<model>``          sorted set of job ids by rank; as long as the lane
+``ktq:waits:<model>``         hash of what waits: class, cost and tenant by job id; as long as the lane
+``ktq:queue:<model>:…``       sorted set, a tenant's jobs of one class by rank; ``…`` is ``<class>:<tenant>``
+``ktq:due:<model>:<class>``   sorted set, a class's jobs by since when they are due
+``ktq:turns:<model>:<class>`` sorted set, the tenants with jobs by start tag
+``ktq:paid:<model>:<class>``  sorted set, tenants without jobs whose tag is still ahead
+``ktq:fair:<model>``          hash: each class's virtual time and cost, and which was served as aged
+``ktq:weights``               hash: weights of tenants
+``ktq:service:<model>``       hash: how fast it is served while jobs wait; expires
 ``ktq:bell:<model>``          there while a bell is on its way; expires
 ``ktq:finished:<model>``      hash, jobs finished by span of time on the server's clock; expires
 ``ktq:cancel:<model>``        stream of job ids to drop, capped; expires
@@ -13,16 +20,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import cast
 
 import orjson
 
-from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Entry, LaneView
-from ktqueue.lanes.pace import SPAN_S, SPANS, pace
+from ktqueue.fair import Ahead
+from ktqueue.lanes import lua_lane, lua_turns
+from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Ended, LaneView
+from ktqueue.lanes.pace import Service, pace
+from ktqueue.rank import HIGHEST_PRIORITY
 from ktqueue.redis_client import Client
 from ktqueue.room import Room
+from ktqueue.turns import Entry
 
 BELL_MS = 1_000
 """A bell that nobody answers in this time is taken for lost: a worker killed as it took the message takes it along, and
@@ -31,17 +42,10 @@ CANCELS_KEPT = 10_000
 CANCELS_MS = 60_000
 """Slots look at every step. One that is stuck for longer learns from its lease that the job is gone."""
 
-BACKLOG = "ktq:backlog"
+MOST_PULLED = 1_000
 
-COUNT_FINISHED = f"""
-local span = math.floor(redis.call('TIME')[1] / {SPAN_S})
-if redis.call('HINCRBY', KEYS[1], string.format('%d', span), ARGV[1]) == tonumber(ARGV[1]) then
-  for _, old in ipairs(redis.call('HKEYS', KEYS[1])) do
-    if tonumber(old) <= span - {SPANS} then redis.call('HDEL', KEYS[1], old) end
-  end
-end
-redis.call('EXPIRE', KEYS[1], {SPAN_S * (SPANS + 1)})
-"""
+BACKLOG = "ktq:backlog"
+COSTS = [f"cost{priority}" for priority in range(HIGHEST_PRIORITY + 1)]
 
 
 class RedisLanes:
@@ -51,7 +55,11 @@ class RedisLanes:
         self._client = client
         self._bell = bell
         self._bell_ms = bell_ms
-        self._count_finished = client.register_script(COUNT_FINISHED)
+        self._add = client.register_script(lua_lane.ADD)
+        self._pull = client.register_script(lua_turns.PULL)
+        self._remove = client.register_script(lua_lane.REMOVE)
+        self._ahead = client.register_script(lua_turns.AHEAD)
+        self._count_finished = client.register_script(lua_lane.COUNT_FINISHED)
 
     def ping(self) -> None:
         """Really ask the server; raises LanesUnavailable."""
@@ -60,62 +68,63 @@ class RedisLanes:
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Add ids (idempotent) and ring the bell of each lane touched."""
-        lanes: defaultdict[str, dict[str, float]] = defaultdict(dict)
-        for entry in entries:
-            lanes[entry.model][entry.id] = entry.rank
-        with self._client.served(), self._client.pipeline(transaction=False) as batch:
-            for model, ranks in lanes.items():
-                batch.zadd(f"ktq:lane:{model}", ranks)
-                batch.set(f"ktq:bell:{model}", 1, nx=True, px=self._bell_ms)
-            rings = batch.execute()[1::2]
-        for model, ring in zip(lanes, rings, strict=True):
+        lanes: defaultdict[str, list[tuple[object, ...]]] = defaultdict(list)
+        for each in entries:
+            lanes[each.model].append((each.id, each.rank, each.due_at, each.priority, each.cost, each.tenant))
+        for model, group in lanes.items():
+            with self._client.served():
+                ring = self._add(args=[model, self._bell_ms, orjson.dumps(group)])
             if ring:
                 self._bell(model)
 
     def pull(self, model: str, limit: int) -> list[str]:
-        """Take out up to ``limit`` ids, smallest rank first; no two callers get the same id."""
+        """Take out up to ``limit`` ids, those whose turn it is; no two callers get the same id."""
         if limit <= 0:
             return []
         with self._client.served():
-            popped = cast("list[tuple[str, float]]", self._client.zpopmin(f"ktq:lane:{model}", limit))
-        return [job_id for job_id, _ in popped]
+            return cast("list[str]", self._pull(args=[model, min(limit, MOST_PULLED)]))
 
     def remove(self, model: str, job_id: str) -> None:
         """Take one id out, if it is there."""
         with self._client.served():
-            self._client.zrem(f"ktq:lane:{model}", job_id)
+            self._remove(args=[model, job_id])
 
     def missing(self, model: str, ids: Sequence[str]) -> list[str]:
         """Those of ``ids`` that the lane does not hold."""
         if not ids:
             return []
         with self._client.served():
-            ranks = self._client.zmscore(f"ktq:lane:{model}", list(ids))
-        return [job_id for job_id, rank in zip(ids, ranks, strict=True) if rank is None]
+            held = cast("list[str | None]", self._client.hmget(f"ktq:waits:{model}", list(ids)))
+        return [job_id for job_id, info in zip(ids, held, strict=True) if info is None]
 
-    def position(self, model: str, job_id: str) -> int | None:
-        """How many are ahead of this job; None if it is not in the lane."""
+    def ahead(self, model: str, job_id: str) -> Ahead | None:
+        """What runs before this job; None if it is not in the lane."""
         with self._client.served():
-            return cast("int | None", self._client.zrank(f"ktq:lane:{model}", job_id))
+            found = cast("list[int] | None", self._ahead(args=[model, job_id, "", "", ""]))
+        return None if found is None else Ahead(*found)
+
+    def ahead_of(self, entry: Entry) -> Ahead:
+        """What would run before a job that is not in its lane yet."""
+        with self._client.served():
+            found = self._ahead(args=[entry.model, "", entry.tenant, entry.priority, entry.rank])
+        return Ahead(*cast("list[int]", found))
 
     def view(self, model: str) -> LaneView:
-        """Depth and rate."""
+        """How long it is, and how fast."""
         return self.views([model])[model]
 
     def views(self, models: Collection[str]) -> dict[str, LaneView]:
         """The same of several lanes at once."""
         with self._client.served(), self._client.pipeline(transaction=False) as batch:
             for model in models:
-                batch.zcard(f"ktq:lane:{model}")
+                batch.hlen(f"ktq:waits:{model}")
+                batch.hmget(f"ktq:fair:{model}", COSTS)
                 batch.hgetall(f"ktq:finished:{model}")
+                batch.hgetall(f"ktq:service:{model}")
             batch.time()
             *answers, (seconds, microseconds) = batch.execute()
         now = seconds * 1000 + microseconds // 1000
-        depths, finished = answers[::2], answers[1::2]
-        return {
-            model: LaneView(depth, pace({int(span): int(jobs) for span, jobs in counts.items()}, now))
-            for model, depth, counts in zip(models, depths, finished, strict=True)
-        }
+        return {model: _view(now, *answers[4 * at : 4 * at + 4]) for at, model in enumerate(models)}
 
     def tell_backlog(self, backlog: Backlog) -> None:
         """Leave it for every process to read, for ``BACKLOG_MS``."""
@@ -153,11 +162,20 @@ class RedisLanes:
         with self._client.served():
             self._client.delete(f"ktq:bell:{model}")
 
-    def count_finished(self, model: str, jobs: int) -> None:
-        """Feed the lane's rate."""
-        if jobs > 0:
+    def count_finished(self, model: str, ended: Sequence[Ended]) -> None:
+        """Feed the lane's rate and speed, and let tenants have paid what jobs did cost."""
+        if ended:
+            told = [(each.tenant, each.priority, each.estimate, each.cost, each.run_ms) for each in ended]
             with self._client.served():
-                self._count_finished(keys=[f"ktq:finished:{model}"], args=[jobs])
+                self._count_finished(args=[model, orjson.dumps(told)])
+
+    def tell_weights(self, weights: Mapping[str, float]) -> None:
+        """The weights of tenants, for all lanes; those that are left out have 1."""
+        with self._client.served(), self._client.pipeline() as batch:
+            batch.delete(lua_lane.WEIGHTS)
+            if weights:
+                batch.hset(lua_lane.WEIGHTS, items=[each for pair in weights.items() for each in pair])
+            batch.execute()
 
     def ask_cancel(self, model: str, ids: Sequence[str]) -> None:
         """Tell the slots of a lane to drop jobs that are in their batch."""
@@ -176,3 +194,10 @@ class RedisLanes:
             kept = self._client.xrange(f"ktq:cancel:{model}", min=f"({after}" if after else "-")
         asked = cast("list[tuple[str, dict[str, str]]]", kept)
         return [fields["id"] for _, fields in asked], asked[-1][0] if asked else after
+
+
+def _view(now: int, depth: int, costs: list[str | None], finished: dict[str, str], service: dict[str, str]) -> LaneView:
+    counts = {int(span): int(jobs) for span, jobs in finished.items()}
+    work, ms, run_work, run_ms = (float(service.get(name, 0)) for name in ("work", "ms", "run_work", "run_ms"))
+    known = Service(work=work, ms=ms, run_work=run_work, run_ms=run_ms)
+    return LaneView(depth, pace(counts, now), sum(map(int, filter(None, costs))), known.speed, known.ms_each)

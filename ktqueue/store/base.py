@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ktqueue.job import Attempt, Job, JobState, Verdict
+from ktqueue.turns import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,6 @@ class Kept:
     job_id: str
     digest: str
     created: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A due job in the order of its lane."""
-
-    id: str
-    rank: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +190,7 @@ class Store(Protocol):
     def wake(self, limit: int) -> list[Job]:
         """Queued jobs whose ``run_at`` has come: it is cleared, so each is told once; those jobs, earliest first."""
 
-    def waiting(self, model: str, *, after: Waiting | None, limit: int) -> list[Waiting]:
+    def waiting(self, model: str, *, after: Entry | None, limit: int) -> list[Entry]:
         """Due queued jobs of a lane in rank order, those after ``after``."""
 
     def census(self) -> list[LaneCensus]:

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import orjson
 
 from ktqueue.job import Attempt, Fence, Job, JobState, Verdict, last_attempt, outcome_of
-from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Queued, Quota, Waiting
+from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Queued, Quota
+from ktqueue.turns import Entry, entry_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,15 +310,15 @@ class MemoryStore:
                 self._change(job, run_at=None)
             return [self._jobs[job.id] for job in first]
 
-    def waiting(self, model: str, *, after: Waiting | None, limit: int) -> list[Waiting]:
+    def waiting(self, model: str, *, after: Entry | None, limit: int) -> list[Entry]:
         """Due queued jobs of a lane in rank order, those after ``after``."""
         with self._lock:
             now = self._clock()
             lane = [job for job in self._jobs.values() if job.model == model and job.company is None]
-            due = [(job.rank, job.id) for job in lane if self._due(job, now)]
+            due = [entry_of(job, self._due_at[job.id]) for job in lane if self._due(job, now)]
         if after is not None:
-            due = [place for place in due if place > (after.rank, after.id)]
-        return [Waiting(id=job_id, rank=rank) for rank, job_id in nsmallest(limit, due)]
+            due = [entry for entry in due if (entry.rank, entry.id) > (after.rank, after.id)]
+        return nsmallest(limit, due, key=lambda entry: (entry.rank, entry.id))
 
     def census(self) -> list[LaneCensus]:
         """Every lane with at least one job queued or running."""

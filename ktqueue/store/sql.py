@@ -13,7 +13,7 @@ from ktqueue.job import Attempt, Fence, Job, JobState, Verdict
 from ktqueue.sql.clock import Clock
 from ktqueue.sql.database import Database
 from ktqueue.store import noting, statements
-from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Queued, Quota, Waiting
+from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Queued, Quota
 from ktqueue.store.rows import (
     Running,
     attempt_of,
@@ -24,6 +24,7 @@ from ktqueue.store.rows import (
     row_of,
     usage_document,
 )
+from ktqueue.turns import Entry
 
 
 class SqlStore:
@@ -245,7 +246,7 @@ class SqlStore:
                 connection.execute(statements.WAKE, {"ids": [job.id for job in scheduled]})
         return [replace(job, run_at=None) for job in scheduled]
 
-    def waiting(self, model: str, *, after: Waiting | None, limit: int) -> list[Waiting]:
+    def waiting(self, model: str, *, after: Entry | None, limit: int) -> list[Entry]:
         """Due queued jobs of a lane in rank order, those after ``after``."""
         given: dict[str, Any] = {"lane": model, "most": limit}
         statement = statements.WAITING
@@ -253,7 +254,7 @@ class SqlStore:
             statement = statements.WAITING_AFTER
             given |= {"after_rank": after.rank, "after_id": after.id}
         with self._database.reader() as connection:
-            return [Waiting(id=job_id, rank=rank) for job_id, rank in connection.execute(statement, given)]
+            return [Entry(model, *row) for row in connection.execute(statement, given)]
 
     def census(self) -> list[LaneCensus]:
         """Every lane with at least one job queued or running."""

@@ -6,6 +6,8 @@ wait for each other. ``with_for_update`` is PostgreSQL's; on SQLite a writer is 
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import sqlalchemy as sa
 
 from ktqueue.job import JobState
@@ -22,6 +24,7 @@ from ktqueue.sql.tables import (
 )
 from ktqueue.store.base import JobQuery, Queued
 from ktqueue.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS
+from ktqueue.turns import Entry
 from ktqueue.webhook import DeliveryState
 
 
@@ -199,7 +202,7 @@ HOLDERS = sa.select(jobs.c.token, jobs.c.worker).where(_running).distinct()
 HELD = sa.select(*JOB_COLUMNS).where(_running, jobs.c.token == sa.bindparam("held_token")).order_by(jobs.c.id)
 
 WAITING = (
-    sa.select(jobs.c.id, jobs.c.rank)
+    sa.select(*(jobs.c[field.name] for field in fields(Entry) if field.name != "model"))
     .where(jobs.c.model == sa.bindparam("lane"), _queued, jobs.c.company.is_(None), _due)
     .order_by(jobs.c.rank, jobs.c.id)
     .limit(sa.bindparam("most", type_=sa.Integer))

@@ -10,6 +10,7 @@ from api.listing import PAGE_BYTES
 from ktqueue.events.base import Event, EventId
 from ktqueue.job import JsonObject, Usage
 from tests.api.wiring import JOBS, Api, json_of, problem_of
+from tests.support.scene import ended
 
 NOBODY = f"{JOBS}/job_{'0' * 32}"
 
@@ -26,7 +27,7 @@ def listed(api: Api, **query: str | int | list[str]) -> JsonObject:
 
 
 def test_a_waiting_job_tells_its_place_and_when_its_turn_may_come(api: Api) -> None:
-    api.scene.true_lanes.count_finished("echo", 10)
+    api.scene.true_lanes.count_finished("echo", ended(10))
     jobs = [api.accepted() for _ in range(8)]
 
     answer = api.client.get(f"{JOBS}/{jobs[7]['id']}")

@@ -19,6 +19,7 @@ from ktqueue.job import JsonObject
 from ktqueue.room import Room
 from ktqueue.webhook import TITLES
 from tests.api.wiring import Api, json_of, problem_of
+from tests.support.scene import ended
 
 
 def test_models_tell_what_they_can_do(api: Api) -> None:
@@ -45,7 +46,7 @@ def test_lanes_tell_what_waits_and_runs(api: Api) -> None:
     api.accepted()
     api.scene.clock.sleep(2.5)
     api.accepted()
-    api.scene.true_lanes.count_finished("echo", 10)
+    api.scene.true_lanes.count_finished("echo", ended(10))
 
     lanes = {lane["model"]: lane for lane in json_of(api.client.get("/api/v1/lanes"), 200)["data"]}
 

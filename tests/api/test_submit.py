@@ -11,6 +11,7 @@ import pytest
 
 from ktqueue.job import JsonObject
 from tests.api.wiring import JOBS, Api, json_of, problem_of
+from tests.support.scene import ended
 
 ECHO: JsonObject = {"model": "echo", "input": {"say": "hi"}}
 QUEUED = {
@@ -144,7 +145,7 @@ def test_a_body_of_unknown_length_is_read_to_its_end(api: Api) -> None:
 
 
 def test_retry_after_grows_with_what_waits(api: Api) -> None:
-    api.scene.true_lanes.count_finished("echo", 10)
+    api.scene.true_lanes.count_finished("echo", ended(10))
     for _ in range(60):
         api.accepted()
     api.scene.clock.sleep(1)

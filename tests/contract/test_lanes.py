@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +17,14 @@ from redis.retry import Retry
 from ktqueue.errors import ConfigurationError, LanesUnavailable
 from ktqueue.lanes import memory as in_memory
 from ktqueue.lanes import redis as in_redis
-from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Entry, Lanes, LaneView
+from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Lanes, LaneView
 from ktqueue.lanes.memory import MemoryLanes
 from ktqueue.lanes.pace import SPAN_S
 from ktqueue.lanes.redis import RedisLanes
 from ktqueue.redis_client import Client, connect
 from ktqueue.room import Room
+from ktqueue.turns import Entry
+from tests.support.scene import ended
 
 
 @dataclass
@@ -37,7 +39,12 @@ class Rig:
 
 
 def entry(number: int, rank: float | None = None, model: str = "m") -> Entry:
-    return Entry(model, job(number), float(number) if rank is None else rank)
+    return Entry(model, job(number), float(number) if rank is None else rank, "default", 5, 1, 0)
+
+
+def position(lanes: Lanes, number: int, model: str = "m") -> int | None:
+    ahead = lanes.ahead(model, job(number))
+    return None if ahead is None else ahead.jobs
 
 
 def job(number: int) -> str:
@@ -102,7 +109,7 @@ def test_ping(rig: Rig) -> None:
 
 def test_an_empty_lane_gives_nothing(rig: Rig) -> None:
     assert rig.lanes.pull("m", 10) == []
-    assert rig.lanes.position("m", job(1)) is None
+    assert position(rig.lanes, 1) is None
     assert rig.lanes.view("m").depth == 0
     rig.lanes.remove("m", job(1))
 
@@ -147,7 +154,7 @@ def test_pulling_nothing_takes_nothing(rig: Rig, limit: int) -> None:
 def test_lanes_do_not_mix(rig: Rig) -> None:
     rig.lanes.add([entry(1, model="a"), entry(2, model="b")])
     assert rig.lanes.pull("a", 10) == [job(1)]
-    assert rig.lanes.position("b", job(2)) == 0
+    assert position(rig.lanes, 2, "b") == 0
     assert rig.lanes.missing("a", [job(2)]) == [job(2)]
 
 
@@ -167,9 +174,9 @@ def test_no_two_callers_get_the_same_id(rig: Rig) -> None:
 
 def test_position_missing_and_remove(rig: Rig) -> None:
     rig.lanes.add([entry(1), entry(2), entry(3)])
-    assert [rig.lanes.position("m", job(number)) for number in (1, 2, 3, 4)] == [0, 1, 2, None]
+    assert [position(rig.lanes, number) for number in (1, 2, 3, 4)] == [0, 1, 2, None]
     rig.lanes.remove("m", job(1))
-    assert rig.lanes.position("m", job(3)) == 1
+    assert position(rig.lanes, 3) == 1
     assert rig.lanes.missing("m", [job(4), job(2), job(1), job(3)]) == [job(4), job(1)]
     assert rig.lanes.missing("m", []) == []
 
@@ -179,11 +186,11 @@ def test_position_missing_and_remove(rig: Rig) -> None:
 
 def test_several_lanes_are_seen_at_once(rig: Rig) -> None:
     rig.lanes.add([entry(1), entry(2), entry(3, model="other")])
-    rig.lanes.count_finished("m", 10)
+    rig.lanes.count_finished("m", ended(10))
 
     assert rig.lanes.views(["other", "m", "empty"]) == {
-        "m": LaneView(2, rig.lanes.view("m").rate),
-        "other": LaneView(1, None),
+        "m": replace(rig.lanes.view("m"), depth=2, cost=2),
+        "other": LaneView(1, None, cost=1),
         "empty": LaneView(0, None),
     }
     assert rig.lanes.views([]) == {}
@@ -259,10 +266,10 @@ def test_many_callers_ring_once(rig: Rig) -> None:
 
 
 def test_the_rate_is_unknown_until_something_finished(rig: Rig) -> None:
-    rig.lanes.count_finished("m", 0)
+    rig.lanes.count_finished("m", ended(0))
     assert rig.lanes.view("m").rate is None
-    rig.lanes.count_finished("m", 20)
-    rig.lanes.count_finished("m", 30)
+    rig.lanes.count_finished("m", ended(20))
+    rig.lanes.count_finished("m", ended(30))
     rate = rig.lanes.view("m").rate
     assert rate is not None
     assert 0 < rate <= 50 / SPAN_S
@@ -312,18 +319,21 @@ def test_the_bell_has_its_own_time_to_live(client: Client) -> None:
 def test_all_but_the_lanes_expires(client: Client) -> None:
     lanes = RedisLanes(client, lambda _: None)
     lanes.add([entry(1)])
-    lanes.count_finished("m", 5)
+    lanes.count_finished("m", ended(5))
     lanes.ask_cancel("m", [job(1)])
     lanes.tell_room("m", Room(1))
     keys = set(client.scan_iter("*"))
-    assert keys == {"ktq:lane:m", "ktq:bell:m", "ktq:finished:m", "ktq:cancel:m", "ktq:room:m"}
-    assert [key for key in keys if client.pttl(key) <= 0] == ["ktq:lane:m"]
+    stays = {"ktq:waits:m", "ktq:queue:m:5:default", "ktq:turns:m:5", "ktq:due:m:5", "ktq:fair:m"}
+    assert keys - stays == {"ktq:bell:m", "ktq:finished:m", "ktq:service:m", "ktq:cancel:m", "ktq:room:m"}
+    assert {key for key in keys if client.pttl(key) <= 0} == stays
+    lanes.pull("m", 1)
+    assert stays & set(client.scan_iter("*")) == {"ktq:fair:m"}
 
 
 def test_counts_of_long_ago_are_dropped(client: Client) -> None:
     client.hset("ktq:finished:m", mapping={"1": 7, "2": 9})
     lanes = RedisLanes(client, lambda _: None)
-    lanes.count_finished("m", 5)
+    lanes.count_finished("m", ended(5))
     assert list(client.hgetall("ktq:finished:m").values()) == ["5"]
 
 
@@ -331,14 +341,14 @@ def test_a_server_that_lost_everything_is_filled_again(client: Client) -> None:
     rung: list[str] = []
     lanes = RedisLanes(client, rung.append)
     lanes.add([entry(1), entry(2)])
-    lanes.count_finished("m", 1)
+    lanes.count_finished("m", ended(1))
     lanes.ask_cancel("m", [job(8)])
     _, mark = lanes.cancels("m", "")
     lose_everything(client)
 
     assert lanes.missing("m", [job(1), job(2)]) == [job(1), job(2)]
     lanes.add([entry(1), entry(2)])
-    lanes.count_finished("m", 1)
+    lanes.count_finished("m", ended(1))
     lanes.ask_cancel("m", [job(9)])
     assert rung == ["m", "m"]
     assert lanes.view("m").rate == 1 / SPAN_S
@@ -370,7 +380,9 @@ CALLS: dict[str, Callable[[Lanes], object]] = {
     "pull": lambda lanes: lanes.pull("m", 1),
     "remove": lambda lanes: lanes.remove("m", job(1)),
     "missing": lambda lanes: lanes.missing("m", [job(1)]),
-    "position": lambda lanes: lanes.position("m", job(1)),
+    "ahead": lambda lanes: lanes.ahead("m", job(1)),
+    "ahead_of": lambda lanes: lanes.ahead_of(entry(1)),
+    "tell_weights": lambda lanes: lanes.tell_weights({"a": 2.0}),
     "view": lambda lanes: lanes.view("m"),
     "views": lambda lanes: lanes.views(["m"]),
     "tell_backlog": lambda lanes: lanes.tell_backlog(Backlog(0, {}, 0)),
@@ -379,7 +391,7 @@ CALLS: dict[str, Callable[[Lanes], object]] = {
     "rooms": lambda lanes: lanes.rooms(["m"]),
     "ring": lambda lanes: lanes.ring("m"),
     "answer": lambda lanes: lanes.answer("m"),
-    "count_finished": lambda lanes: lanes.count_finished("m", 1),
+    "count_finished": lambda lanes: lanes.count_finished("m", ended(1)),
     "ask_cancel": lambda lanes: lanes.ask_cancel("m", [job(1)]),
     "cancels": lambda lanes: lanes.cancels("m", ""),
 }

@@ -25,8 +25,9 @@ from ktqueue.job import (
     last_attempt,
     new_job_id,
 )
-from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, LaneCensus, Pruned, Store, Waiting
+from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, LaneCensus, Pruned, Store
 from ktqueue.tenant import DEFAULT_TENANT
+from ktqueue.turns import Entry
 
 HOUR = 3_600_000
 TERMINAL = [state for state in JobState if state.terminal]
@@ -387,7 +388,7 @@ def test_suspects_are_in_no_lane(store: Store) -> None:
     suspected = suspects(store, 4, 3, size=7)
     (other,) = added(store, size=5)
 
-    assert store.waiting("echo", after=None, limit=9) == [Waiting(other.id, other.rank)]
+    assert [each.id for each in store.waiting("echo", after=None, limit=9)] == [other.id]
     assert claim(store, [*suspected, other]) == [got(store, other)]
     assert store.has_suspects("echo")
     assert not store.has_suspects("else")
@@ -619,7 +620,7 @@ def test_a_retry_waits_for_its_time(store: Store) -> None:
     store.finish([verdict(job, JobState.QUEUED, run_at=store.now() + HOUR)])
     assert claim(store, [job]) == []
     assert store.wake(9) == []
-    assert store.waiting("echo", after=None, limit=9) == []
+    assert [each.id for each in store.waiting("echo", after=None, limit=9)] == []
     assert store.census() == [LaneCensus(model="echo", queued=1, due=0, running=0, oldest_due_at=None)]
 
 
@@ -649,7 +650,7 @@ def test_waiting_is_in_rank_order_and_pages_without_gap(store: Store) -> None:
     store.add([*jobs, *others])
     running(store)
     expected = sorted((job.rank, job.id) for job in jobs)
-    pages: list[list[Waiting]] = [store.waiting("echo", after=None, limit=4)]
+    pages: list[list[Entry]] = [store.waiting("echo", after=None, limit=4)]
     while len(pages[-1]) == 4:
         pages.append(store.waiting("echo", after=pages[-1][-1], limit=4))
     assert [(each.rank, each.id) for page in pages for each in page] == expected

@@ -16,7 +16,7 @@ from ktqueue.events.memory import MemoryEvents
 from ktqueue.execution import Execution
 from ktqueue.intake import Intake, Submission
 from ktqueue.job import Job, Task
-from ktqueue.lanes.base import Entry
+from ktqueue.lanes.base import Ended
 from ktqueue.lanes.memory import MemoryLanes
 from ktqueue.operating import Operating
 from ktqueue.outbox.memory import MemoryOutbox
@@ -25,6 +25,7 @@ from ktqueue.recovery import Recovery
 from ktqueue.retention import Retention
 from ktqueue.store.memory import MemoryStore
 from ktqueue.sweep import Sweep
+from ktqueue.turns import entry_of
 
 Port = TypeVar("Port")
 Around = Callable[[str, Callable[[], Any]], Any]
@@ -187,13 +188,19 @@ class Scene:
         """The ids in the lane, in order; they stay in it."""
         ids = self.true_lanes.pull(MODEL, 1_000_000)
         jobs = [job for job_id in ids if (job := self.true_store.get(job_id)) is not None]
-        self.true_lanes.add([Entry(MODEL, job.id, job.rank) for job in jobs])
+        self.true_lanes.add([entry_of(job, job.created_at) for job in jobs])
         return ids
 
     def empty_lane(self) -> None:
         """Redis lost everything it knew of the lane."""
         self.true_lanes.pull(MODEL, 1_000_000)
         self.true_lanes.answer(MODEL)
+
+
+def ended(count: int, **given: Any) -> list[Ended]:
+    """So many jobs of one kind that have ended."""
+    plain: dict[str, Any] = {"tenant": "default", "priority": 5, "estimate": 1, "cost": 1, "run_ms": 1}
+    return [Ended(**plain | given)] * count
 
 
 def submission(**given: Any) -> Submission:

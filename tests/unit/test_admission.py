@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from ktqueue.admission import LONGEST_RETRY_AFTER_S, REFRESH_S
 from ktqueue.errors import QueueFull
 from ktqueue.job import Job, Task, new_job_id
-from ktqueue.lanes.base import BACKLOG_MS, Entry
-from tests.support.scene import MODEL, Scene, submission
+from ktqueue.lanes.base import BACKLOG_MS
+from ktqueue.turns import Entry
+from tests.support.scene import MODEL, Scene, ended, submission
 
 AN_HOUR_MS = 3_600_000
 SWEEP_S = 1.0
@@ -24,7 +25,7 @@ def jobs(count: int = 1, **given_: Any) -> list[Job]:
 
 
 def fill(scene: Scene, count: int, model: str = MODEL) -> None:
-    scene.true_lanes.add([Entry(model, new_job_id(), 0.0) for _ in range(count)])
+    scene.true_lanes.add([Entry(model, new_job_id(), 0.0, "default", 5, 1, 0) for _ in range(count)])
 
 
 def later(scene: Scene) -> int:
@@ -120,7 +121,7 @@ def test_retry_after_is_the_time_in_which_room_is_made(finished: int, excess: in
         "bytes": {"max_queued_bytes": 70},
     }
     scene = Scene(**bounds[what])
-    scene.true_lanes.count_finished(MODEL, finished)
+    scene.true_lanes.count_finished(MODEL, ended(finished))
     rate = scene.true_lanes.view(MODEL).rate
     scene.admission.admit(jobs(10, size=7))
     with pytest.raises(QueueFull) as refusal:
@@ -202,7 +203,7 @@ def test_the_wait_of_the_last_job_follows_from_depth_and_rate() -> None:
     scene = Scene()
     assert scene.admission.wait_s(MODEL) is None
 
-    scene.true_lanes.count_finished(MODEL, 10)
+    scene.true_lanes.count_finished(MODEL, ended(10))
     rate = scene.true_lanes.view(MODEL).rate
     scene.admission.admit(jobs(6))
     assert rate is not None

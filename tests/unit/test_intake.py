@@ -13,7 +13,7 @@ from ktqueue.job import Job, JobError, JobState, Place
 from ktqueue.rank import rank
 from ktqueue.room import Room
 from ktqueue.store.base import IdempotencyKey, JobQuery
-from tests.support.scene import MODEL, Scene, submission
+from tests.support.scene import MODEL, Scene, ended, submission
 
 KEY = IdempotencyKey("key", "digest")
 FINAL = JobError("bad", "never", retryable=False)
@@ -46,7 +46,7 @@ def test_an_accepted_job_is_committed_in_its_lane_and_rung_for(scene: Scene) -> 
     assert new
     assert scene.row(job) == job
     assert (job.state, job.priority, job.max_attempts, job.metadata) == (JobState.QUEUED, 7, 2, {"a": "b"})
-    assert job.rank == rank(scene.clock.now(), 7)
+    assert job.rank == rank(scene.clock.now())
     assert scene.waiting() == [job.id]
     assert scene.bells == [MODEL]
 
@@ -89,7 +89,7 @@ def test_a_job_for_later_is_in_no_lane_yet(scene: Scene) -> None:
     job = scene.submit(run_at=later)
 
     assert job.run_at == later
-    assert job.rank == rank(later, job.priority)
+    assert job.rank == rank(later)
     assert scene.waiting() == []
 
 
@@ -174,7 +174,7 @@ def test_a_waiting_job_knows_its_place_and_with_a_pace_its_time(scene: Scene) ->
     jobs = [scene.submit(priority=priority) for priority in (9, 5, 0)]
     assert [scene.intake.place(job) for job in jobs] == [Place(0), Place(1), Place(2)]
 
-    scene.true_lanes.count_finished(MODEL, 10)
+    scene.true_lanes.count_finished(MODEL, ended(10))
     rate = scene.true_lanes.view(MODEL).rate
     assert rate is not None
     assert scene.intake.place(jobs[2]) == Place(2, 3 / rate)
@@ -286,7 +286,8 @@ def test_a_retry_is_a_new_job_like_the_failed_one(scene: Scene) -> None:
     assert (job.retry_of, job.state, job.attempt, job.error) == (old.id, JobState.QUEUED, 0, None)
     for name in ("model", "task", "input", "params", "priority", "max_attempts", "metadata"):
         assert getattr(job, name) == getattr(old, name)
-    assert (job.rank, job.deadline_at) == (rank(scene.clock.now(), 8), scene.clock.now() + 30_000)
+    deadline_at = scene.clock.now() + 30_000
+    assert (job.rank, job.deadline_at) == (rank(scene.clock.now(), deadline_at), deadline_at)
     assert scene.waiting() == [job.id]
     assert scene.row(old) == old
 

@@ -10,10 +10,11 @@ from ktqueue.blame import FREE
 from ktqueue.errors import LanesUnavailable, StoreUnavailable
 from ktqueue.events.base import END, REQUEUED, EventId
 from ktqueue.job import ENGINE_CRASHED, Job, JobState, Outcome
-from ktqueue.lanes.base import Backlog, Entry
+from ktqueue.lanes.base import Backlog
 from ktqueue.recovery import GROUP
 from ktqueue.retry import Backoff
 from ktqueue.sweep import PAGE, PAGES_A_SWEEP, Repairs
+from ktqueue.turns import entry_of
 from tests.support.scene import LEASE_MS, MODEL, Scene, submission
 
 NOTHING = Repairs(recovered=0, expired=0, woken=0, requeued=0)
@@ -156,7 +157,7 @@ def test_suspects_run_in_ever_smaller_company_and_are_not_charged(scene: Scene, 
 
 def test_a_suspect_is_not_claimed_among_others_though_a_lane_holds_it(scene: Scene, crowd: list[Job]) -> None:
     scene.sweep()
-    scene.true_lanes.add([Entry(MODEL, job.id, job.rank) for job in crowd])
+    scene.true_lanes.add([entry_of(job, job.created_at) for job in crowd])
 
     assert scene.claim() == []
 

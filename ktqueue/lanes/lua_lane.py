@@ -1,0 +1,148 @@
+"""A lane in Redis as Lua: what is put into it, taken out of it, and made of what has ended. Each call is one script.
+
+The same as `ktqueue.turns.PriorityClass` and `ktqueue.lanes.pace.Service`. Every script has the lane's model first.
+Numbers that must stay exact go to Redis as numbers: Lua itself writes only 14 digits.
+"""
+
+from __future__ import annotations
+
+from ktqueue.lanes.pace import LOOK_BACK_MS, RUNS_KEPT, SERVICE_MS, SPAN_S, SPANS
+
+WEIGHTS = "ktq:weights"
+
+STATE = f"""
+local model = ARGV[1]
+local waits, fair = 'ktq:waits:' .. model, 'ktq:fair:' .. model
+local function due(priority) return 'ktq:due:' .. model .. ':' .. priority end
+local function turns(priority) return 'ktq:turns:' .. model .. ':' .. priority end
+local function paid(priority) return 'ktq:paid:' .. model .. ':' .. priority end
+local function queue(priority, tenant) return 'ktq:queue:' .. model .. ':' .. priority .. ':' .. tenant end
+
+local function parse(info)
+  local priority, cost, tenant = string.match(info, '^(%d) (%d+) (.+)$')
+  return tonumber(priority), tonumber(cost), tenant
+end
+local function time_of(priority) return tonumber(redis.call('HGET', fair, 'time' .. priority) or 0) end
+local function weight_of(tenant) return tonumber(redis.call('HGET', '{WEIGHTS}', tenant) or 1) end
+local function now_ms()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+local function tag_of(priority, tenant)
+  local tag = redis.call('ZSCORE', turns(priority), tenant)
+  if tag then return tonumber(tag), true end
+  local time = time_of(priority)
+  return math.max(time, tonumber(redis.call('ZSCORE', paid(priority), tenant) or time)), false
+end
+
+local function forget(priority)
+  local time = time_of(priority)
+  if redis.call('EXISTS', turns(priority)) == 0 then
+    local last = redis.call('ZRANGE', paid(priority), -1, -1, 'WITHSCORES')
+    if last[2] then redis.call('HSET', fair, 'time' .. priority, math.max(time, tonumber(last[2]))) end
+    redis.call('DEL', paid(priority))
+  else
+    redis.call('ZREMRANGEBYSCORE', paid(priority), '-inf', time)
+  end
+end
+
+local function take(id, info)
+  local priority, cost, tenant = parse(info)
+  redis.call('HDEL', waits, id)
+  redis.call('ZREM', queue(priority, tenant), id .. ' ' .. cost)
+  redis.call('ZREM', due(priority), id)
+  redis.call('HINCRBY', fair, 'cost' .. priority, -cost)
+  if redis.call('EXISTS', queue(priority, tenant)) == 0 then
+    redis.call('ZADD', paid(priority), tag_of(priority, tenant), tenant)
+    redis.call('ZREM', turns(priority), tenant)
+    forget(priority)
+  end
+end
+"""
+
+ADD = (
+    STATE
+    + """
+local function same(entry, info)
+  local id, rank, due_at, priority, cost, tenant = unpack(entry)
+  return info == priority .. ' ' .. cost .. ' ' .. tenant
+    and tonumber(redis.call('ZSCORE', queue(priority, tenant), id .. ' ' .. cost)) == rank
+    and tonumber(redis.call('ZSCORE', due(priority), id)) == due_at
+end
+
+local costs = {}
+for _, entry in ipairs(cjson.decode(ARGV[3])) do
+  local id, rank, due_at, priority, cost, tenant = unpack(entry)
+  local info = redis.call('HGET', waits, id)
+  if info and not same(entry, info) then
+    take(id, info)
+    info = false
+  end
+  if not info then
+    local tag, here = tag_of(priority, tenant)
+    if not here then
+      redis.call('ZADD', turns(priority), tag, tenant)
+      redis.call('ZREM', paid(priority), tenant)
+    end
+    redis.call('ZADD', queue(priority, tenant), rank, id .. ' ' .. cost)
+    redis.call('ZADD', due(priority), due_at, id)
+    redis.call('HSET', waits, id, priority .. ' ' .. cost .. ' ' .. tenant)
+    costs[priority] = (costs[priority] or 0) + cost
+  end
+end
+for priority, cost in pairs(costs) do redis.call('HINCRBY', fair, 'cost' .. priority, cost) end
+return redis.call('SET', 'ktq:bell:' .. model, 1, 'NX', 'PX', ARGV[2])
+"""
+)
+"""``model, bell_ms, [[id, rank, due_at, priority, cost, tenant], …]``; whether the bell is to be rung."""
+
+REMOVE = (
+    STATE
+    + """
+local info = redis.call('HGET', waits, ARGV[2])
+if info then take(ARGV[2], info) end
+"""
+)
+"""``model, id``"""
+
+COUNT_FINISHED = (
+    STATE
+    + f"""
+local ended = cjson.decode(ARGV[2])
+local now, waited = now_ms(), redis.call('HLEN', waits) > 0
+local span, finished = math.floor(now / {1000 * SPAN_S}), 'ktq:finished:' .. model
+if redis.call('HINCRBY', finished, string.format('%d', span), #ended) == #ended then
+  for _, old in ipairs(redis.call('HKEYS', finished)) do
+    if tonumber(old) <= span - {SPANS} then redis.call('HDEL', finished, old) end
+  end
+end
+redis.call('EXPIRE', finished, {SPAN_S * (SPANS + 1)})
+
+local work, run_ms = 0, 0
+for _, each in ipairs(ended) do
+  local tenant, priority, estimate, cost, ran_ms = unpack(each)
+  work, run_ms = work + estimate, run_ms + ran_ms
+  if cost ~= estimate then
+    local tag, here = tag_of(priority, tenant)
+    local kept = here and turns(priority) or paid(priority)
+    redis.call('ZADD', kept, tag + (cost - estimate) / weight_of(tenant), tenant)
+    if not here then forget(priority) end
+  end
+end
+
+local service = 'ktq:service:' .. model
+local told = redis.call('HMGET', service, 'at', 'waited', 'work', 'ms', 'run_work', 'run_ms')
+local done, ms = tonumber(told[3] or 0), tonumber(told[4] or 0)
+if told[2] == '1' and waited then
+  local passed = math.max(0, now - told[1])
+  local kept = math.exp(-passed / {LOOK_BACK_MS})
+  done, ms = done * kept + work, ms * kept + passed
+end
+local runs_kept = math.pow({RUNS_KEPT}, #ended)
+redis.call('HSET', service, 'at', now, 'waited', waited and 1 or 0, 'work', done, 'ms', ms,
+  'run_work', tonumber(told[5] or 0) * runs_kept + work, 'run_ms', tonumber(told[6] or 0) * runs_kept + run_ms)
+redis.call('PEXPIRE', service, {SERVICE_MS})
+"""
+)
+"""``model, [[tenant, priority, estimate, cost, run_ms], …]``"""

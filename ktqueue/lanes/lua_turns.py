@@ -1,0 +1,255 @@
+"""Whose turn it is in a lane in Redis, as Lua: the same as `ktqueue.turns.Turns` and `ktqueue.fair.FairQueue`."""
+
+from __future__ import annotations
+
+from ktqueue.fair import LOOK, TENANTS_ASKED
+from ktqueue.lanes.lua_lane import STATE, WEIGHTS
+from ktqueue.rank import HIGHEST_PRIORITY
+from ktqueue.turns import AGE_MS, AGED_EVERY
+
+_TURNS = (
+    STATE
+    + f"""
+local limit, now, guest = 0, 0, nil
+local rounds = {{}}
+local since_aged = tonumber(redis.call('HGET', fair, 'since_aged') or {AGED_EVERY - 1})
+local last_aged = tonumber(redis.call('HGET', fair, 'last_aged') or 0)
+
+local function before(one, other) return one[1] < other[1] or (one[1] == other[1] and one[2] < other[2]) end
+
+-- A heap whose first has changed.
+local function sink(heap)
+  local at, size = 1, #heap
+  while 2 * at <= size do
+    local child = 2 * at
+    if child < size and before(heap[child + 1], heap[child]) then child = child + 1 end
+    if not before(heap[child], heap[at]) then return end
+    heap[at], heap[child] = heap[child], heap[at]
+    at = child
+  end
+end
+
+local function drop_first(heap)
+  heap[1] = heap[#heap]
+  heap[#heap] = nil
+  sink(heap)
+end
+
+local busy, calm = {{}}, {{}}
+
+local function waits_in(priority)
+  if rounds[priority] then return #rounds[priority].heap > 0 end
+  if busy[priority] == nil then
+    busy[priority] = redis.call('EXISTS', turns(priority)) == 1 or (guest ~= nil and guest[1] == priority)
+  end
+  return busy[priority]
+end
+
+-- One that is not aged now will not be after some turns either.
+local function aged(priority)
+  if calm[priority] then return false end
+  local round = rounds[priority]
+  local at = round and round.oldest or 0
+  while true do
+    local oldest = redis.call('ZRANGE', due(priority), at, at, 'WITHSCORES')
+    if not (oldest[1] and round and round.gone[oldest[1]]) then
+      local is = oldest[1] and tonumber(oldest[2]) + {AGE_MS} * ({HIGHEST_PRIORITY} - priority) <= now
+      calm[priority] = not is
+      return is
+    end
+    at = at + 1
+    round.oldest = at
+  end
+end
+
+local function choose()
+  local top = nil
+  for priority = {HIGHEST_PRIORITY}, 0, -1 do
+    if waits_in(priority) then top = priority break end
+  end
+  if top == nil then return nil end
+  if since_aged < {AGED_EVERY - 1} then
+    since_aged = since_aged + 1
+    return top
+  end
+  local after = math.min(last_aged, top)
+  for step = 1, top do
+    local priority = after - step
+    if priority < 0 then priority = priority + top end
+    if aged(priority) then
+      since_aged, last_aged = 0, priority
+      return priority
+    end
+  end
+  return top
+end
+
+local function round_of(priority)
+  local round = rounds[priority]
+  if round then return round end
+  round = {{heap = {{}}, time = time_of(priority), tags = {{}}, given = {{}}, ids = {{}}, costs = {{}},
+    whole = {{}}, weights = {{}}, gone = {{}}, oldest = 0}}
+  rounds[priority] = round
+  local found = redis.call('ZRANGE', turns(priority), 0, limit - 1, 'WITHSCORES')
+  local tenants = {{}}
+  for at = 1, #found, 2 do
+    round.heap[#round.heap + 1] = {{tonumber(found[at + 1]), found[at]}}
+    tenants[#tenants + 1] = found[at]
+  end
+  if guest and guest[1] == priority then
+    local tag, here = tag_of(priority, guest[2])
+    if not here then
+      local at = #round.heap + 1
+      while at > 1 and before({{tag, guest[2]}}, round.heap[at - 1]) do at = at - 1 end
+      table.insert(round.heap, at, {{tag, guest[2]}})
+      tenants[#tenants + 1] = guest[2]
+    end
+  end
+  local weights = redis.call('HMGET', '{WEIGHTS}', unpack(tenants))
+  for at, tenant in ipairs(tenants) do round.weights[tenant] = tonumber(weights[at] or 1) end
+  return round
+end
+
+-- Read on in a tenant's queue, ever more at once, until it is known whether it has an `index`-th job, from 0.
+local function read(priority, round, tenant, index)
+  local ids, costs = round.ids[tenant], round.costs[tenant]
+  if not ids then
+    ids, costs = {{}}, {{}}
+    round.ids[tenant], round.costs[tenant] = ids, costs
+  end
+  while index >= #ids and not round.whole[tenant] do
+    local size = math.max(2, #ids)
+    local more = redis.call('ZRANGE', queue(priority, tenant), #ids, #ids + size - 1)
+    if #more < size then round.whole[tenant] = true end
+    for _, member in ipairs(more) do
+      local id, cost = string.match(member, '^(%S+) (%d+)$')
+      ids[#ids + 1], costs[#costs + 1] = id, tonumber(cost)
+    end
+  end
+  return ids[index + 1], costs[index + 1]
+end
+
+-- Whose turn, the number of the job in its queue, the job, its cost; no job where a guest has none left.
+local function give(priority)
+  local round = round_of(priority)
+  local tag, tenant = round.heap[1][1], round.heap[1][2]
+  local index = round.given[tenant] or 0
+  local id, cost = read(priority, round, tenant, index)
+  if not id then return tenant, index end
+  round.given[tenant] = index + 1
+  round.gone[id] = true
+  round.time = math.max(round.time, tag)
+  round.tags[tenant] = tag + cost / round.weights[tenant]
+  if read(priority, round, tenant, index + 1) or (guest and guest[1] == priority and guest[2] == tenant) then
+    round.heap[1] = {{round.tags[tenant], tenant}}
+    sink(round.heap)
+  else
+    drop_first(round.heap)
+  end
+  return tenant, index, id, cost
+end
+"""
+)
+
+PULL = (
+    _TURNS
+    + """
+limit, now = tonumber(ARGV[2]), now_ms()
+local pulled, sums, by_class = {}, {}, {}
+while #pulled < limit do
+  local priority = choose()
+  if not priority then break end
+  local _, _, id, cost = give(priority)
+  pulled[#pulled + 1] = id
+  by_class[priority] = by_class[priority] or {}
+  table.insert(by_class[priority], id)
+  sums[priority] = (sums[priority] or 0) + cost
+end
+if #pulled == 0 then return pulled end
+redis.call('HDEL', waits, unpack(pulled))
+redis.call('HSET', fair, 'since_aged', since_aged, 'last_aged', last_aged)
+for priority, ids in pairs(by_class) do
+  local round = rounds[priority]
+  redis.call('ZREM', due(priority), unpack(ids))
+  redis.call('HINCRBY', fair, 'cost' .. priority, -sums[priority])
+  redis.call('HSET', fair, 'time' .. priority, round.time)
+  local stay_tags, leave, leave_tags = {}, {}, {}
+  for tenant, given in pairs(round.given) do
+    redis.call('ZREMRANGEBYRANK', queue(priority, tenant), 0, given - 1)
+    local left = round.whole[tenant] and #round.ids[tenant] == given
+    local tags = left and leave_tags or stay_tags
+    tags[#tags + 1] = round.tags[tenant]
+    tags[#tags + 1] = tenant
+    if left then leave[#leave + 1] = tenant end
+  end
+  if #stay_tags > 0 then redis.call('ZADD', turns(priority), unpack(stay_tags)) end
+  if #leave > 0 then
+    redis.call('ZREM', turns(priority), unpack(leave))
+    redis.call('ZADD', paid(priority), unpack(leave_tags))
+  end
+  forget(priority)
+end
+return pulled
+"""
+)
+"""``model, limit``; the ids in their order. ``limit`` is some thousands at most: Lua's stack holds no more."""
+
+AHEAD = (
+    _TURNS
+    + f"""
+local id, tenant, priority, rank = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local own
+if tenant == '' then
+  local info = redis.call('HGET', waits, id)
+  if not info then return false end
+  local its_cost
+  priority, its_cost, tenant = parse(info)
+  own = redis.call('ZRANK', queue(priority, tenant), id .. ' ' .. its_cost)
+else
+  own = redis.call('ZCOUNT', queue(priority, tenant), '-inf', rank)
+end
+-- Lua itself writes only 14 digits.
+local function below(tag) return '(' .. string.format('%.17g', tag) end
+local its_tag = tag_of(priority, tenant)
+local earlier = redis.call('ZCOUNT', turns(priority), '-inf', below(its_tag))
+limit, now, guest = {LOOK}, now_ms(), {{priority, tenant}}
+local jobs, cost = 0, 0
+if own + earlier < limit then
+  for _ = 1, limit do
+    local class = choose()
+    local theirs, index, theirs_id, more = give(class)
+    if class == priority and theirs == tenant and index == own then return {{jobs, cost}} end
+    jobs, cost = jobs + 1, cost + more
+  end
+end
+
+local function total(class)
+  return redis.call('ZCARD', due(class)), tonumber(redis.call('HGET', fair, 'cost' .. class) or 0)
+end
+local here, their_cost = total(priority)
+local each = their_cost / math.max(1, here)
+local tag = its_tag + own * each / weight_of(tenant)
+earlier = redis.call('ZCOUNT', turns(priority), '-inf', below(tag))
+local found =
+  redis.call('ZRANGEBYSCORE', turns(priority), '-inf', below(tag), 'WITHSCORES', 'LIMIT', 0, {TENANTS_ASKED})
+local asked, others = 0, 0
+for at = 1, #found, 2 do
+  if found[at] ~= tenant then
+    local theirs = math.ceil((tag - tonumber(found[at + 1])) * weight_of(found[at]) / each)
+    asked, others = asked + 1, others + math.min(redis.call('ZCARD', queue(priority, found[at])), theirs)
+  end
+end
+if earlier > {TENANTS_ASKED} then others = math.floor(others * earlier / math.max(1, asked)) end
+jobs = own + others
+cost = jobs * each
+for class = priority + 1, {HIGHEST_PRIORITY} do
+  local more, more_cost = total(class)
+  jobs, cost = jobs + more, cost + more_cost
+end
+return {{jobs, math.floor(cost)}}
+"""
+)
+"""``model, id, '', '', ''`` of a job that waits; ``model, '', tenant, priority, rank`` of one that would come.
+
+The jobs and the cost ahead; false if the job does not wait.
+"""

@@ -1,0 +1,230 @@
+"""Whose turn it is: the order in which a lane's jobs run, told without changing anything. Pure.
+
+Higher classes of priority go first. Within a class tenants share by cost, in start-time fair queuing (Goyal, Vin and
+Cheng, "Start-time Fair Queuing", SIGCOMM 1996): who has the smallest start tag gives a job, and its tag goes up by the
+job's cost over the tenant's weight. One who comes back begins at the class's virtual time, the start tag that was
+served last, so it is owed nothing for its absence and waits for nobody's backlog. Within a tenant the smaller rank
+(`ktqueue.rank`) goes first.
+
+A class whose oldest job has waited ``AGE_MS`` for each class above it is aged: while higher classes have jobs, every
+``AGED_EVERY``-th turn goes to one that is aged, the aged one after the other. So nothing starves, and no backlog,
+however old, takes more than its turns from those above it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+from ktqueue.job import Job
+from ktqueue.rank import HIGHEST_PRIORITY
+
+AGE_MS = 60_000
+AGED_EVERY = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One job's place in its lane. ``cost`` as `ktqueue.cost` has it, ``due_at`` in Unix milliseconds."""
+
+    model: str
+    id: str
+    rank: float
+    tenant: str
+    priority: int
+    cost: int
+    due_at: int
+
+
+def entry_of(job: Job, due_at: int) -> Entry:
+    """The place of a job that is due since ``due_at``."""
+    return Entry(job.model, job.id, job.rank, job.tenant, job.priority, job.cost, due_at)
+
+
+def age_of(priority: int) -> int:
+    """How long a job has waited (ms) that makes its class aged."""
+    return AGE_MS * (HIGHEST_PRIORITY - priority)
+
+
+@dataclass(slots=True)
+class PriorityClass:
+    """The jobs of one class. ``turns``: tags of tenants with jobs; ``paid``: those of others, ahead of ``time``."""
+
+    time: float = 0.0
+    cost: int = 0
+    turns: list[tuple[float, str]] = field(default_factory=list)
+    tags: dict[str, float] = field(default_factory=dict)
+    paid: dict[str, float] = field(default_factory=dict)
+    queues: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
+    due: list[tuple[int, str]] = field(default_factory=list)
+
+    def tag_of(self, tenant: str) -> float:
+        """Its start tag; the one that it would get, if it has no job."""
+        return self.tags[tenant] if tenant in self.tags else max(self.time, self.paid.get(tenant, self.time))
+
+    def put(self, entry: Entry) -> None:
+        """Add a job."""
+        if entry.tenant not in self.queues:
+            self.queues[entry.tenant] = []
+            self.move(entry.tenant, self.tag_of(entry.tenant))
+            self.paid.pop(entry.tenant, None)
+        insort(self.queues[entry.tenant], (entry.rank, entry.id))
+        insort(self.due, (entry.due_at, entry.id))
+        self.cost += entry.cost
+
+    def take(self, entry: Entry) -> None:
+        """Take a job out that is there."""
+        queue = self.queues[entry.tenant]
+        del queue[bisect_left(queue, (entry.rank, entry.id))]
+        del self.due[bisect_left(self.due, (entry.due_at, entry.id))]
+        self.cost -= entry.cost
+        if not queue:
+            del self.queues[entry.tenant]
+            tag = self.tags.pop(entry.tenant)
+            del self.turns[bisect_left(self.turns, (tag, entry.tenant))]
+            self.paid[entry.tenant] = tag
+            self._forget()
+
+    def move(self, tenant: str, tag: float) -> None:
+        """Give a tenant with jobs this start tag."""
+        old = self.tags.get(tenant)
+        if old is not None:
+            del self.turns[bisect_left(self.turns, (old, tenant))]
+        self.tags[tenant] = tag
+        insort(self.turns, (tag, tenant))
+
+    def correct(self, tenant: str, more: float) -> None:
+        """Let a tenant pay ``more``, or less below 0. One without jobs is given no credit."""
+        tag = self.tag_of(tenant) + more
+        if tenant in self.tags:
+            self.move(tenant, tag)
+        else:
+            self.paid[tenant] = tag
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop what no longer matters. Where nobody waits, all begin equal."""
+        if not self.turns:
+            self.time = max([self.time, *self.paid.values()])
+        self.paid = {tenant: tag for tenant, tag in self.paid.items() if tag > self.time}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The next to run: the ``index``-th job of a tenant's; ``entry`` is None where it has no such job."""
+
+    priority: int
+    tenant: str
+    index: int
+    entry: Entry | None
+
+
+@dataclass(slots=True)
+class Round:
+    """A class as it will be after some turns. ``tags``: of those who had one; ``gone``: the jobs they gave."""
+
+    turns: list[tuple[float, str]]
+    time: float
+    tags: dict[str, float] = field(default_factory=dict)
+    given: Counter[str] = field(default_factory=Counter)
+    gone: set[str] = field(default_factory=set)
+    oldest: int = 0
+
+
+class Turns:
+    """The next ``limit`` turns of a lane at ``now`` (Unix ms). ``rounds`` tells what they leave behind.
+
+    ``since_aged`` and ``last_aged`` are the turns since an aged class had one, and that class; they are moved on.
+    ``guest``, a class and a tenant, gets its turns though it has no more jobs. At the first of those all ends.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[PriorityClass],
+        entries: Mapping[str, Entry],
+        weight_of: Callable[[str], float],
+        *,
+        limit: int,
+        now: int,
+        since_aged: int,
+        last_aged: int,
+        guest: tuple[int, str] | None = None,
+    ) -> None:
+        self._classes = classes
+        self._entries = entries
+        self._weight_of = weight_of
+        self._limit = limit
+        self._now = now
+        self._guest = guest
+        self.since_aged = since_aged
+        self.last_aged = last_aged
+        self.rounds: dict[int, Round] = {}
+
+    def __iter__(self) -> Iterator[Turn]:
+        """Each turn, until the limit or the end."""
+        for _ in range(self._limit):
+            priority = self._choose()
+            if priority is None:
+                return
+            turn = self._give(priority)
+            yield turn
+            if turn.entry is None:
+                return
+
+    def _choose(self) -> int | None:
+        """Whose class's turn it is."""
+        top: int | None = next(filter(self._waits, range(HIGHEST_PRIORITY, -1, -1)), None)
+        if top is None:
+            return None
+        if self.since_aged >= AGED_EVERY - 1:
+            after = min(self.last_aged, top)
+            for priority in chain(range(after - 1, -1, -1), range(top - 1, after - 1, -1)):
+                if self._aged(priority):
+                    self.since_aged, self.last_aged = 0, priority
+                    return priority
+        else:
+            self.since_aged += 1
+        return top
+
+    def _waits(self, priority: int) -> bool:
+        if priority in self.rounds:
+            return bool(self.rounds[priority].turns)
+        return bool(self._classes[priority].turns) or (self._guest is not None and self._guest[0] == priority)
+
+    def _aged(self, priority: int) -> bool:
+        due = self._classes[priority].due
+        oldest = 0
+        if priority in self.rounds:
+            round_ = self.rounds[priority]
+            while round_.oldest < len(due) and due[round_.oldest][1] in round_.gone:
+                round_.oldest += 1
+            oldest = round_.oldest
+        return oldest < len(due) and due[oldest][0] + age_of(priority) <= self._now
+
+    def _round(self, priority: int) -> Round:
+        if priority not in self.rounds:
+            one = self._classes[priority]
+            # Whoever is behind so many others has no turn among so many.
+            self.rounds[priority] = Round(one.turns[: self._limit], one.time)
+            if self._guest is not None and self._guest[0] == priority and self._guest[1] not in one.tags:
+                insort(self.rounds[priority].turns, (one.tag_of(self._guest[1]), self._guest[1]))
+        return self.rounds[priority]
+
+    def _give(self, priority: int) -> Turn:
+        round_, queues = self._round(priority), self._classes[priority].queues
+        tag, tenant = round_.turns.pop(0)
+        queue = queues.get(tenant, ())
+        index = round_.given[tenant]
+        if index == len(queue):
+            return Turn(priority, tenant, index, None)
+        entry = self._entries[queue[index][1]]
+        round_.given[tenant] += 1
+        round_.gone.add(entry.id)
+        round_.time = max(round_.time, tag)
+        round_.tags[tenant] = tag + entry.cost / self._weight_of(tenant)
+        if index + 1 < len(queue) or (priority, tenant) == self._guest:
+            insort(round_.turns, (round_.tags[tenant], tenant))
+        return Turn(priority, tenant, index, entry)

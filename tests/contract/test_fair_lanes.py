@@ -1,0 +1,215 @@
+"""Any sequence of calls: the lanes in memory and those in Redis must give the same answers all the way.
+
+And what tenants are promised, over both. Instants are hours away from the present, for each has a clock of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from ktqueue.fair import LOOK, TENANTS_ASKED
+from ktqueue.lanes.base import Lanes
+from ktqueue.lanes.memory import MemoryLanes
+from ktqueue.lanes.redis import RedisLanes
+from ktqueue.redis_client import Client, connect
+from ktqueue.turns import AGED_EVERY, Entry
+from tests.support.scene import ended
+
+Answer = TypeVar("Answer")
+
+HOUR = 3_600_000
+NUMBERS = st.integers(0, 30)
+TENANTS = st.sampled_from(["a", "b-1", "c"])
+PRIORITIES = st.sampled_from([0, 4, 5, 9])
+COSTS = st.integers(1, 1_000)
+
+
+def now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def entry(
+    number: int, tenant: str = "a", *, priority: int = 5, cost: int = 1, rank: float | None = None, age_ms: int = 0
+) -> Entry:
+    due_at = START - age_ms
+    return Entry("m", f"job_{number:08}", float(number) if rank is None else rank, tenant, priority, cost, due_at)
+
+
+START = now()
+
+
+def memory_lanes() -> MemoryLanes:
+    return MemoryLanes(lambda _: None, now)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Client]:
+    with connect(redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["memory", "redis"])
+def lanes(request: pytest.FixtureRequest) -> Lanes:
+    if request.param == "memory":
+        return memory_lanes()
+    return RedisLanes(request.getfixturevalue("client"), lambda _: None)
+
+
+# --- any history -----------------------------------------------------------------------------------------------
+
+
+class BothLanes(RuleBasedStateMachine):
+    """Calls both and compares."""
+
+    client: Client
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushall()
+        self.redis = RedisLanes(self.client, lambda _: None)
+        self.memory = memory_lanes()
+
+    def both(self, call: Callable[[Lanes], Answer]) -> Answer:
+        answer = call(self.memory)
+        assert call(self.redis) == answer
+        return answer
+
+    @rule(
+        numbers=st.lists(NUMBERS, min_size=1, max_size=8),
+        tenant=TENANTS,
+        priority=PRIORITIES,
+        cost=COSTS,
+        rank=st.sampled_from([None, 3.0, 0.1]),
+        age_ms=st.sampled_from([0, 0, 2 * HOUR]),
+    )
+    def add(self, numbers: list[int], tenant: str, **given: Any) -> None:
+        entries = [entry(number, tenant, **given) for number in numbers]
+        self.both(lambda lanes: lanes.add(entries))
+
+    @rule(limit=st.integers(0, 6))
+    def pull(self, limit: int) -> None:
+        self.both(lambda lanes: lanes.pull("m", limit))
+
+    @rule(number=NUMBERS)
+    def remove(self, number: int) -> None:
+        self.both(lambda lanes: lanes.remove("m", entry(number).id))
+
+    @rule(number=NUMBERS)
+    def ahead(self, number: int) -> None:
+        self.both(lambda lanes: lanes.ahead("m", entry(number).id))
+
+    @rule(tenant=st.sampled_from(["a", "c", "new"]), priority=PRIORITIES, rank=st.sampled_from([0.0, 2.5, 99.0]))
+    def ahead_of(self, tenant: str, priority: int, rank: float) -> None:
+        self.both(lambda lanes: lanes.ahead_of(entry(10**7, tenant, priority=priority, rank=rank)))
+
+    @rule(tenant=TENANTS, priority=PRIORITIES, estimate=COSTS, cost=COSTS)
+    def count_finished(self, tenant: str, priority: int, estimate: int, cost: int) -> None:
+        told = ended(1, tenant=tenant, priority=priority, estimate=estimate, cost=cost)
+        self.both(lambda lanes: lanes.count_finished("m", told))
+
+    @rule(weights=st.dictionaries(TENANTS, st.sampled_from([0.5, 2.0, 0.1, 3.0])))
+    def tell_weights(self, weights: dict[str, float]) -> None:
+        self.both(lambda lanes: lanes.tell_weights(weights))
+
+    @invariant()
+    def all_is_the_same(self) -> None:
+        self.both(lambda lanes: lanes.missing("m", [entry(number).id for number in range(31)]))
+        self.both(lambda lanes: (lanes.view("m").depth, lanes.view("m").cost))
+
+    @precondition(lambda self: self.memory.view("m").depth > 5)
+    @rule()
+    def foretell_all(self) -> None:
+        for number in range(31):
+            self.ahead(number)
+
+    def teardown(self) -> None:
+        self.both(lambda lanes: lanes.pull("m", 1_000))
+        assert set(self.client.scan_iter("ktq:[wqtd]*:m*")) == set()
+
+
+def test_memory_and_redis_agree_on_any_history(client: Client) -> None:
+    BothLanes.client = client
+    run_state_machine_as_test(
+        BothLanes,
+        settings=settings(
+            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+@pytest.mark.parametrize("tenants", [1, 7, 2 * TENANTS_ASKED])
+def test_they_agree_on_long_lanes(client: Client, tenants: int) -> None:
+    memory, redis = memory_lanes(), RedisLanes(client, lambda _: None)
+    jobs = 5 * LOOK
+    entries = [
+        entry(n, f"t{n * n % tenants:03}", cost=1 + n % 13, priority=5 + (n % 10 == 0), age_ms=HOUR * (n % 2))
+        for n in range(jobs)
+    ]
+    for each in (memory, redis):
+        each.tell_weights({"t001": 2.5})
+        each.add(entries)
+    for n in range(0, jobs, 97):
+        assert redis.ahead("m", entries[n].id) == memory.ahead("m", entries[n].id)
+    while ids := memory.pull("m", 64):
+        assert redis.pull("m", 64) == ids
+    assert redis.pull("m", 64) == []
+
+
+# --- what tenants are promised ---------------------------------------------------------------------------------
+
+
+def test_twice_the_weight_is_twice_the_share(lanes: Lanes) -> None:
+    lanes.tell_weights({"a": 2.0})
+    lanes.add([entry(n, "ab"[n % 2], cost=1 + n % 7) for n in range(600)])
+
+    ids = [job_id for _ in range(5) for job_id in lanes.pull("m", 60)]
+    shares: Counter[int] = Counter()
+    for job_id in ids:
+        number = int(job_id[4:])
+        shares[number % 2] += 1 + number % 7
+    assert shares[0] / shares[1] == pytest.approx(2, rel=0.03)
+
+
+def test_a_backlog_delays_another_by_one_turn(lanes: Lanes) -> None:
+    lanes.add([entry(n) for n in range(2_000)])
+    lanes.pull("m", 64)
+    lanes.add([entry(10_000, "b")])
+
+    ahead = lanes.ahead("m", entry(10_000).id)
+    assert ahead is not None
+    assert ahead.jobs <= 1
+    assert entry(10_000).id in lanes.pull("m", 2)
+
+
+def test_what_jobs_did_cost_is_what_is_shared(lanes: Lanes) -> None:
+    lanes.add([entry(n, "ab"[n % 2], cost=10) for n in range(200)])
+    lanes.pull("m", 2)
+    lanes.count_finished("m", ended(1, tenant="a", estimate=10, cost=100))
+
+    assert {int(job_id[4:]) % 2 for job_id in lanes.pull("m", 8)} == {1}
+
+
+def test_an_aged_class_has_its_turns(lanes: Lanes) -> None:
+    lanes.add([entry(n, priority=0, age_ms=HOUR) for n in range(100)])
+    lanes.add([entry(1_000 + n, "b", priority=9) for n in range(100)])
+
+    ids = [job_id for _ in range(8) for job_id in lanes.pull("m", 5)]
+    assert sum(job_id < entry(1_000).id for job_id in ids) == 40 // AGED_EVERY
+
+
+def test_a_lane_that_was_lost_begins_anew_with_all_equal(client: Client) -> None:
+    lanes = RedisLanes(client, lambda _: None)
+    lanes.add([entry(n) for n in range(100)])
+    lanes.pull("m", 50)
+    client.flushall()
+    lanes.add([entry(1_000 + n, "ab"[n % 2]) for n in range(10)])
+
+    assert lanes.pull("m", 4) == [entry(1_000 + n).id for n in range(4)]
