@@ -22,6 +22,7 @@ from api.app import create_app, log_to_stderr
 from api.edge import Edge
 from api.heap import share_heaps
 from api.server import Server, stop_accepting
+from ktqueue import exposure
 from ktqueue.bootstrap import bootstrap
 from ktqueue.errors import ConfigurationError
 from ktqueue.process import die_with_parent
@@ -34,8 +35,9 @@ EXIT_CONFIGURATION = 2
 def main(settings: Settings, arguments: Sequence[str]) -> None:
     """Serve. Raises ConfigurationError before the first worker process is started."""
     share_heaps()
-    # For its complaints, which the workers would only make one by one; it connects to nothing.
+    # For their complaints, which the workers would only make one by one.
     bootstrap(settings)
+    exposure.check(settings)
     listener = socket.socket(fileno=int(arguments[0])) if arguments else listen(settings.host, settings.port)
     die_with_parent(settings.grace_seconds)
     log_to_stderr(settings)

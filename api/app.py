@@ -15,7 +15,9 @@ from api.docs import Docs
 from api.events import JobEvents
 from api.health import HealthResource
 from api.jobs import Jobs
+from api.keys import Keys
 from api.lanes import Lanes
+from api.operations import OPERATIONS
 from api.services import ApiServices
 from api.waits import Waits
 from api.webhook_endpoints import WebhookEndpoints
@@ -31,7 +33,6 @@ def create_app(services: ApiServices) -> Flask:
     # A path is taken as it was sent: no redirects to one that looks alike.
     app.url_map.merge_slashes = False
     errors.register(app)
-    auth.register(app, services.access)
     waits = Waits(services.settings.max_waits)
     Jobs(services, waits).register(app)
     JobEvents(services, waits).register(app)
@@ -44,6 +45,8 @@ def create_app(services: ApiServices) -> Flask:
     Workers(services).register(app)
     HealthResource(services).register(app)
     Docs(services).register(app)
+    Keys(services).register(app)
+    auth.register(app, services.access, OPERATIONS)
     return app
 
 

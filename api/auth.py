@@ -1,20 +1,49 @@
-"""Who sent a request: decided before anything else is done with it."""
+"""Who sent a request, and whether he may: decided before anything else is done with it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from flask import Flask, g, request
 
+from api.operation import Operation
 from ktqueue.access import Access
-from ktqueue.tenant import Caller
+from ktqueue.errors import Forbidden
+from ktqueue.tenant import Caller, Scope
+
+UNDOCUMENTED = frozenset({"openapi", "docs", "docs_file"})
+"""What tells of the API, and is for everybody."""
+_VARIABLE = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
-def register(app: Flask, access: Access) -> None:
-    """Ask of each request who sent it."""
+def register(app: Flask, access: Access, operations: Iterable[Operation]) -> None:
+    """Ask of each request who sent it, but for those that are for everybody. Call it once every route is there.
+
+    Raises KeyError for a route that no operation tells of, so that none is open by mistake.
+    """
+    scopes = _scopes(app, {(operation.method, operation.path): operation.scope for operation in operations})
 
     def identify() -> None:
+        # A path that is not there, or a method that is not, is nobody's business either.
+        scope = scopes.get((request.endpoint, request.method)) if request.endpoint is not None else None
+        if scope is None and (request.endpoint, request.method) in scopes:
+            return
         g.caller = access.caller(request.environ.get("HTTP_AUTHORIZATION"))
+        if scope is not None and scope not in g.caller.scopes:
+            raise Forbidden(scope)
 
     app.before_request(identify)
+
+
+def _scopes(app: Flask, told: dict[tuple[str, str], Scope | None]) -> dict[tuple[str | None, str], Scope | None]:
+    found: dict[tuple[str | None, str], Scope | None] = {}
+    for rule in app.url_map.iter_rules():
+        path = _VARIABLE.sub(r"{\1}", rule.rule)
+        for method in (rule.methods or set()) - {"OPTIONS"}:
+            asked = "get" if method == "HEAD" else method.lower()
+            found[rule.endpoint, method] = None if rule.endpoint in UNDOCUMENTED else told[asked, path]
+    return found
 
 
 def caller() -> Caller:

@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException
 from api.schemas import FieldError, LineError
 from ktqueue.errors import (
     Conflict,
+    Forbidden,
     IdempotencyMismatch,
     Invalid,
     KtqueueError,
@@ -27,6 +28,7 @@ from ktqueue.errors import (
     QueueFull,
     StoreUnavailable,
     TooLarge,
+    Unauthenticated,
     Unavailable,
     UnknownModel,
 )
@@ -97,6 +99,8 @@ def as_broken_rules() -> Iterator[None]:
 
 STATUS: Mapping[type[KtqueueError], HTTPStatus] = {
     Malformed: HTTPStatus.BAD_REQUEST,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Forbidden: HTTPStatus.FORBIDDEN,
     UnknownModel: HTTPStatus.NOT_FOUND,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
@@ -162,10 +166,23 @@ def refused(error: KtqueueError) -> Response:
         more["errors"] = error.errors
     if isinstance(error, UnknownModel):
         more["allowed"] = error.known
+    if isinstance(error, Forbidden):
+        more["scope"] = error.scope
     response = problem(status, str(error), _code(error), **more)
     if (seconds := _retry_after(error)) is not None:
         response.headers["Retry-After"] = str(seconds)
+    if (challenge := _challenge(error)) is not None:
+        response.headers["WWW-Authenticate"] = challenge
     return response
+
+
+def _challenge(error: KtqueueError) -> str | None:
+    """What RFC 6750 wants to be said of a key that is missing, wrong or too weak."""
+    if isinstance(error, Forbidden):
+        return f'Bearer realm="ktqueue", error="insufficient_scope", scope="{error.scope}"'
+    if isinstance(error, Unauthenticated):
+        return 'Bearer realm="ktqueue"' + (', error="invalid_token"' if error.given else "")
+    return None
 
 
 def _http(error: HTTPException) -> Response:

@@ -8,6 +8,7 @@ from ktqueue.errors import NotFound
 
 JOB_ID = re.compile(r"job_[0-9a-f]{32}")
 ENDPOINT_ID = re.compile(r"whe_[0-9a-f]{32}")
+KEY_ID = re.compile(r"key_[0-9a-f]{32}")
 DELIVERY_ID = re.compile(r"dlv_[1-9][0-9]{0,17}")
 
 
@@ -23,6 +24,13 @@ def checked_endpoint(endpoint_id: str) -> str:
     if not ENDPOINT_ID.fullmatch(endpoint_id):
         raise NotFound("there is no such webhook endpoint: an id is whe_ and 32 hexadecimal digits")
     return endpoint_id
+
+
+def checked_key(key_id: str) -> str:
+    """The id of a key, as far as one can tell. Raises NotFound."""
+    if not KEY_ID.fullmatch(key_id):
+        raise NotFound("there is no such key: an id is key_ and 32 hexadecimal digits")
+    return key_id
 
 
 def checked_delivery(delivery_id: str) -> int:

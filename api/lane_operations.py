@@ -11,6 +11,7 @@ from api.query import MOST_TOKENS
 from api.schemas import LaneBody, LaneList, PurgeBody, WorkerList
 from api.workers import WORKERS
 from ktqueue.room import ANSWER_TOKENS, PROMPT_TOKENS
+from ktqueue.tenant import Scope
 
 MODEL = parameter("path", "model", {"type": "string", "minLength": 1, "maxLength": 63}, "The model's alias.")
 SIZES = [
@@ -28,11 +29,12 @@ SIZES = [
 ONE = f"{LANES}/{{model}}"
 NOW = {200: Reply("The lane as it now is.", LaneBody)}
 
-_operation = partial(Operation, tag="lanes")
+_look = partial(Operation, tag="lanes", scope=Scope.LANES_READ)
+_operation = partial(Operation, tag="lanes", scope=Scope.LANES_ADMIN)
 _order = partial(_operation, "post", replies=NOW, problems=(404, 422, 503), parameters=[MODEL])
 
 LANE_OPERATIONS = [
-    _operation(
+    _look(
         "get",
         LANES,
         "listLanes",
@@ -41,7 +43,7 @@ LANE_OPERATIONS = [
         problems=(422, 503),
         parameters=SIZES,
     ),
-    _operation(
+    _look(
         "get",
         ONE,
         "getLane",
@@ -81,5 +83,6 @@ LANE_OPERATIONS = [
         "The slots that live, and what each holds",
         {200: Reply("All.", WorkerList)},
         problems=(422, 503),
+        scope=Scope.LANES_READ,
     ),
 ]

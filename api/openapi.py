@@ -15,6 +15,8 @@ from api.operations import OPERATIONS, PROBLEMS
 from api.webhook_operations import EVENT
 from ktqueue.models import Catalogue
 
+KEY = "key"
+BEARER = {"type": "http", "scheme": "bearer", "description": "An API key: `ktq_…`. Its scopes say what it allows."}
 REF = "#/components/schemas/{model}"
 
 
@@ -36,7 +38,7 @@ def document(catalogue: Catalogue) -> JsonObject:
         "tags": [{"name": name} for name in dict.fromkeys(operation.tag for operation in OPERATIONS)],
         "paths": paths,
         "webhooks": {EVENT.id: {EVENT.method: _operation(EVENT, schemas)}},
-        "components": {"schemas": schemas.all(catalogue)},
+        "components": {"schemas": schemas.all(catalogue), "securitySchemes": {KEY: BEARER}},
     }
 
 
@@ -78,11 +80,14 @@ class _Schemas:
 
 
 def _operation(operation: Operation, schemas: _Schemas) -> JsonObject:
-    replies = {**operation.replies, **{status: PROBLEMS[status] for status in operation.problems}}
+    problems = [*operation.problems, *([] if operation.scope is None else [401, 403, 503])]
+    replies = {**operation.replies, **{status: PROBLEMS[status] for status in problems}}
     told: JsonObject = {
         "operationId": operation.id,
         "tags": [operation.tag],
         "summary": operation.summary,
+        # Where keys are not asked for, none is needed.
+        "security": [] if operation.scope is None else [{KEY: [operation.scope.value]}, {}],
         "responses": {str(status): _reply(reply, schemas) for status, reply in sorted(replies.items())},
     }
     if operation.parameters:

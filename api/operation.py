@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.answers import JSON
+from ktqueue.tenant import Scope
 
 JsonObject = dict[str, Any]
 
@@ -23,7 +24,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of one path. ``problems`` are the statuses that it may answer with problem+json."""
+    """One method of one path. ``problems`` are the statuses that it may answer with problem+json.
+
+    ``scope`` is what a key needs for it; None: it is for everybody. Whatever needs a key may answer 401 and 403.
+    """
 
     method: str
     path: str
@@ -35,6 +39,7 @@ class Operation:
     parameters: Sequence[JsonObject] = ()
     body: Any = None
     media: str = JSON
+    scope: Scope | None = field(kw_only=True)
 
 
 def parameter(where: str, name: str, schema: JsonObject, description: str) -> JsonObject:

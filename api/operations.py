@@ -5,6 +5,7 @@ from __future__ import annotations
 from api.bulk import NDJSON
 from api.errors import PROBLEM
 from api.inputs import JobRequest
+from api.key_operations import KEY_OPERATIONS
 from api.lane_operations import LANE_OPERATIONS
 from api.listing import DEFAULT_JOBS, METADATA, MOST_IDS, MOST_JOBS
 from api.operation import JOB_ID, Operation, Reply, parameter
@@ -22,6 +23,7 @@ from api.schemas import (
 from api.webhook_operations import WEBHOOK_OPERATIONS
 from ktqueue.bodies import JobBody
 from ktqueue.job import JobState
+from ktqueue.tenant import Scope
 
 EVENT_STREAM = "text/event-stream"
 TIME = {"type": "string", "format": "date-time"}
@@ -93,6 +95,7 @@ OPERATIONS = [
         problems=(400, 404, 408, 413, 415, 422, 429, 503),
         parameters=SUBMIT_HEADERS,
         body=JobRequest,
+        scope=Scope.JOBS_WRITE,
     ),
     Operation(
         "get",
@@ -103,6 +106,7 @@ OPERATIONS = [
         {200: Reply("A page.", JobList)},
         problems=(400, 422, 503),
         parameters=LIST_FILTERS,
+        scope=Scope.JOBS_READ,
     ),
     Operation(
         "post",
@@ -114,6 +118,7 @@ OPERATIONS = [
         problems=(400, 408, 413, 415, 422, 503),
         body=JobRequest,
         media=NDJSON,
+        scope=Scope.JOBS_WRITE,
     ),
     Operation(
         "get",
@@ -127,6 +132,7 @@ OPERATIONS = [
         },
         problems=(404, 422, 503),
         parameters=[JOB_ID, WAIT, IF_NONE_MATCH],
+        scope=Scope.JOBS_READ,
     ),
     Operation(
         "delete",
@@ -137,6 +143,7 @@ OPERATIONS = [
         {204: Reply("It is forgotten.")},
         problems=(404, 409, 422, 503),
         parameters=[JOB_ID],
+        scope=Scope.JOBS_WRITE,
     ),
     Operation(
         "get",
@@ -150,6 +157,7 @@ OPERATIONS = [
         },
         problems=(400, 404, 422, 503),
         parameters=[JOB_ID, LAST_EVENT_ID],
+        scope=Scope.JOBS_READ,
     ),
     Operation(
         "post",
@@ -160,6 +168,7 @@ OPERATIONS = [
         {200: Reply("The job as it now is.", JobBody)},
         problems=(404, 422, 503),
         parameters=[JOB_ID],
+        scope=Scope.JOBS_WRITE,
     ),
     Operation(
         "get",
@@ -170,6 +179,7 @@ OPERATIONS = [
         {200: Reply("The attempts, the oldest first.", AttemptList)},
         problems=(404, 422, 503),
         parameters=[JOB_ID],
+        scope=Scope.JOBS_READ,
     ),
     Operation(
         "post",
@@ -180,20 +190,46 @@ OPERATIONS = [
         {202: ACCEPTED},
         problems=(404, 409, 422, 429, 503),
         parameters=[JOB_ID],
+        scope=Scope.JOBS_WRITE,
     ),
     *WEBHOOK_OPERATIONS,
+    *KEY_OPERATIONS,
     Operation(
-        "get", "/api/v1/models", "listModels", "models", "The models", {200: Reply("All of them.", ModelList)}, (422,)
+        "get",
+        "/api/v1/models",
+        "listModels",
+        "models",
+        "The models",
+        {200: Reply("All of them.", ModelList)},
+        (422,),
+        scope=Scope.JOBS_READ,
     ),
     *LANE_OPERATIONS,
-    Operation("get", "/healthz", "healthz", "health", "Is the process alive?", {200: Reply("Yes.", Health)}),
     Operation(
-        "get", "/readyz", "readyz", "health", "Do SQL and Redis answer?", {200: Reply("Yes.", Readiness)}, (503,)
+        "get",
+        "/healthz",
+        "healthz",
+        "health",
+        "Is the process alive?",
+        {200: Reply("Yes.", Health)},
+        scope=None,
+    ),
+    Operation(
+        "get",
+        "/readyz",
+        "readyz",
+        "health",
+        "Do SQL and Redis answer?",
+        {200: Reply("Yes.", Readiness)},
+        (503,),
+        scope=None,
     ),
 ]
 
 MEANINGS = {
     400: "It can't be read: broken JSON, header or cursor.",
+    401: "It needs a valid key.",
+    403: "The key lacks a scope.",
     404: "There is no such thing, or no such model.",
     408: "The body came too slowly.",
     409: "The state of things does not allow this.",

@@ -7,6 +7,7 @@ from typing import Protocol
 from ktqueue.access import Access
 from ktqueue.following import Following
 from ktqueue.intake import Intake
+from ktqueue.keys import Keys
 from ktqueue.models import Catalogue
 from ktqueue.operating import Operating
 from ktqueue.settings import Settings
@@ -23,6 +24,10 @@ class ApiServices(Protocol):
     @property
     def access(self) -> Access:
         """Who sends a request."""
+
+    @property
+    def keys(self) -> Keys:
+        """Make, see, revoke and rotate keys."""
 
     @property
     def catalogue(self) -> Catalogue:

@@ -19,6 +19,7 @@ from api.schemas import (
 )
 from api.webhook_bodies import DELIVERIES, ENDPOINTS
 from ktqueue.representation import JOBS
+from ktqueue.tenant import Scope
 from ktqueue.webhook import DeliveryState
 
 ENDPOINT = {"type": "string", "pattern": "^whe_[0-9a-f]{32}$"}
@@ -61,6 +62,7 @@ EVENT = Operation(
         parameter("header", "webhook-signature", {"type": "string"}, "Signatures `v1,…` and `v1a,…`, space-separated."),
     ],
     body=EventBody,
+    scope=None,
 )
 """Not of this API: of whoever receives."""
 
@@ -81,6 +83,7 @@ WEBHOOK_OPERATIONS = [
         },
         problems=(400, 404, 408, 409, 413, 415, 422, 503),
         body=EndpointRequest,
+        scope=Scope.WEBHOOKS_WRITE,
     ),
     _operation(
         "get",
@@ -89,6 +92,7 @@ WEBHOOK_OPERATIONS = [
         summary="List the endpoints",
         replies={200: Reply("All of them, the oldest first.", EndpointList)},
         problems=(422, 503),
+        scope=Scope.WEBHOOKS_READ,
     ),
     _operation(
         "get",
@@ -98,6 +102,7 @@ WEBHOOK_OPERATIONS = [
         replies={200: Reply("The endpoint.", EndpointBody)},
         problems=(404, 422, 503),
         parameters=[ENDPOINT_ID],
+        scope=Scope.WEBHOOKS_READ,
     ),
     _operation(
         "patch",
@@ -108,6 +113,7 @@ WEBHOOK_OPERATIONS = [
         problems=(400, 404, 408, 413, 415, 422, 503),
         parameters=[ENDPOINT_ID],
         body=EndpointChanges,
+        scope=Scope.WEBHOOKS_WRITE,
     ),
     _operation(
         "delete",
@@ -117,6 +123,7 @@ WEBHOOK_OPERATIONS = [
         replies={204: Reply("It is forgotten.")},
         problems=(404, 422, 503),
         parameters=[ENDPOINT_ID],
+        scope=Scope.WEBHOOKS_WRITE,
     ),
     _operation(
         "post",
@@ -126,6 +133,7 @@ WEBHOOK_OPERATIONS = [
         replies={200: Reply("The endpoint, with its new secret.", EndpointBody, headers=UNSTORED)},
         problems=(404, 422, 503),
         parameters=[ENDPOINT_ID],
+        scope=Scope.WEBHOOKS_WRITE,
     ),
     _operation(
         "post",
@@ -135,6 +143,7 @@ WEBHOOK_OPERATIONS = [
         replies={202: SENDING},
         problems=(404, 409, 422, 503),
         parameters=[ENDPOINT_ID],
+        scope=Scope.WEBHOOKS_WRITE,
     ),
     _operation(
         "post",
@@ -145,6 +154,7 @@ WEBHOOK_OPERATIONS = [
         problems=(400, 404, 408, 409, 413, 415, 422, 503),
         parameters=[ENDPOINT_ID],
         body=ReplayRequest,
+        scope=Scope.WEBHOOKS_WRITE,
     ),
     _operation(
         "get",
@@ -154,6 +164,7 @@ WEBHOOK_OPERATIONS = [
         replies={200: Reply("A page.", DeliveryList)},
         problems=(400, 422, 503),
         parameters=FILTERS,
+        scope=Scope.WEBHOOKS_READ,
     ),
     _operation(
         "get",
@@ -163,6 +174,7 @@ WEBHOOK_OPERATIONS = [
         replies={200: Reply("The delivery.", DeliveryBody)},
         problems=(404, 422, 503),
         parameters=[DELIVERY_ID],
+        scope=Scope.WEBHOOKS_READ,
     ),
     _operation(
         "post",
@@ -172,6 +184,7 @@ WEBHOOK_OPERATIONS = [
         replies={202: SENDING},
         problems=(404, 409, 422, 503),
         parameters=[DELIVERY_ID],
+        scope=Scope.WEBHOOKS_WRITE,
     ),
     _operation(
         "get",
@@ -181,6 +194,7 @@ WEBHOOK_OPERATIONS = [
         replies={200: Reply("A page.", DeliveryList)},
         problems=(400, 404, 422, 503),
         parameters=[JOB_ID, *PAGES],
+        scope=Scope.WEBHOOKS_READ,
     ),
     _operation(
         "get",
@@ -189,6 +203,7 @@ WEBHOOK_OPERATIONS = [
         summary="What the webhooks of jobs are signed with",
         replies={200: Reply("The secret.", SecretBody, headers=UNSTORED)},
         problems=(422,),
+        scope=Scope.WEBHOOKS_WRITE,
     ),
     _operation(
         "get",
@@ -197,5 +212,6 @@ WEBHOOK_OPERATIONS = [
         summary="What verifies the signature `v1a` of every webhook",
         replies={200: Reply("The keys, the current one first.", WebhookKeys)},
         problems=(422,),
+        scope=None,
     ),
 ]

@@ -2,21 +2,114 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Protocol
 
+from ktqueue.api_key import NOBODYS, Kept, is_secret, parts_of
+from ktqueue.errors import StoreUnavailable, Unauthenticated
+from ktqueue.registry.base import ApiKey, Registry
 from ktqueue.tenant import Caller
+
+BELIEVED_S = 5.0
+"""For how long a process believes what it read of a key: so long one that is revoked elsewhere may still be let in."""
+MOST_KNOWN = 100_000
+MOST_UNKNOWN = 10_000
+"""Prefixes that are remembered. Unknown ones apart, so that whoever makes them up pushes out no real key."""
 
 
 class Access(Protocol):
     """Who knows callers."""
 
     def caller(self, authorization: str | None) -> Caller:
-        """Who sends this `Authorization`."""
+        """Who sends this `Authorization`. Raises Unauthenticated, StoreUnavailable."""
 
 
 class OpenAccess:
-    """Everybody who can reach the service is the default tenant."""
+    """Everybody who can reach the service is the default tenant, and may do everything."""
 
     def caller(self, authorization: str | None) -> Caller:  # noqa: ARG002 - nobody is asked who he is
         """The default tenant."""
         return Caller()
+
+
+class KeyAccess:
+    """Callers are who their keys say. What was read of a key is believed for some seconds, so a request costs no query.
+
+    ``used`` is told the id of each key that was let in.
+    """
+
+    def __init__(
+        self, registry: Registry, used: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._registry = registry
+        self._used = used
+        self._clock = clock
+        self._known: dict[str, tuple[float, ApiKey]] = {}
+        self._unknown: dict[str, float] = {}
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Who sends this `Authorization`. Raises Unauthenticated, StoreUnavailable."""
+        if not authorization:
+            raise Unauthenticated("this needs a key: send it as `Authorization: Bearer …`", given=False)
+        scheme, _, text = authorization.partition(" ")
+        parts = parts_of(text.lstrip(" ")) if scheme.lower() == "bearer" else None
+        if parts is None:
+            raise Unauthenticated("this is no key; send one as `Authorization: Bearer …`", given=True)
+        key = self._found(parts.prefix)
+        same = is_secret(parts.secret, NOBODYS if key is None else Kept(key.salt, key.digest))
+        # One answer for all of these: it is nobody's business which it was.
+        if key is None or not same or not key.valid(self._registry.now()):
+            raise Unauthenticated("this key is unknown, revoked or expired", given=True)
+        self._used(key.id)
+        return Caller(key.tenant, key.scopes, key.id, key.rates)
+
+    def forget(self, key_id: str) -> None:
+        """Read this key again: it was changed here."""
+        self._known = {prefix: entry for prefix, entry in self._known.items() if entry[1].id != key_id}
+
+    def _found(self, prefix: str) -> ApiKey | None:
+        now = self._clock()
+        until, key = self._known.get(prefix, (0.0, None))
+        if now < until or now < self._unknown.get(prefix, 0.0):
+            return key
+        key = self._registry.key_by_prefix(prefix)
+        if key is None:
+            self._known.pop(prefix, None)
+            if len(self._unknown) >= MOST_UNKNOWN:
+                self._unknown.clear()
+            self._unknown[prefix] = now + BELIEVED_S
+            return None
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[prefix] = (now + BELIEVED_S, key)
+        return key
+
+
+class AccessOnceThereAreKeys:
+    """Everybody may do everything until there is a key; from then on, for good, callers are who their keys say."""
+
+    def __init__(self, registry: Registry, keys: Access, clock: Callable[[], float] = time.monotonic) -> None:
+        self._registry = registry
+        self._keys = keys
+        self._clock = clock
+        self._open = OpenAccess()
+        self._open_until: float | None = None
+        self._asks = False
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Who sends this `Authorization`. Raises Unauthenticated, StoreUnavailable."""
+        access: Access = self._keys if self._asks_for_keys() else self._open
+        return access.caller(authorization)
+
+    def _asks_for_keys(self) -> bool:
+        if self._asks or (self._open_until is not None and self._clock() < self._open_until):
+            return self._asks
+        try:
+            self._asks = self._registry.any_key()
+        except StoreUnavailable:
+            # While the database is away nobody makes a first key.
+            if self._open_until is None:
+                raise
+        self._open_until = self._clock() + BELIEVED_S
+        return self._asks

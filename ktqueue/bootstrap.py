@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ktqueue import secret_key
-from ktqueue.access import Access, OpenAccess
+from ktqueue.access import Access, AccessOnceThereAreKeys, KeyAccess, OpenAccess
 from ktqueue.admission import Admission, Bounds
 from ktqueue.controls.sql import SqlControls
 from ktqueue.controls.watched import WatchedControls
@@ -17,6 +17,8 @@ from ktqueue.execution import Execution
 from ktqueue.failpoints import Failpoints
 from ktqueue.following import Following
 from ktqueue.intake import Intake
+from ktqueue.key_use import KeyUse
+from ktqueue.keys import Keys
 from ktqueue.lanes.bell import CeleryBell
 from ktqueue.lanes.redis import RedisLanes
 from ktqueue.liveness import is_dead
@@ -29,6 +31,8 @@ from ktqueue.presence.base import Presence
 from ktqueue.presence.redis import RedisPresence
 from ktqueue.recovery import Recovery
 from ktqueue.redis_client import connect
+from ktqueue.registry.base import Registry
+from ktqueue.registry.sql import SqlRegistry
 from ktqueue.retention import Retention
 from ktqueue.settings import PREFIX, Settings
 from ktqueue.store.base import Store
@@ -48,6 +52,7 @@ class Services:
 
     settings: Settings
     access: Access
+    keys: Keys
     catalogue: Catalogue
     intake: Intake
     operating: Operating
@@ -100,6 +105,7 @@ def bootstrap(settings: Settings) -> Services:
     delivery_bell = DeliveryBell(client, bell)
     store = points.around("store", SqlStore(settings.sql_url, delivery_bell.ring))
     outbox = points.around("outbox", SqlOutbox(settings.sql_url))
+    registry = points.around("registry", SqlRegistry(settings.sql_url))
     lanes = points.around("lanes", RedisLanes(client, bell))
     events = points.around("events", RedisEvents(client))
     controls = SqlControls(settings.sql_url)
@@ -111,7 +117,8 @@ def bootstrap(settings: Settings) -> Services:
     bounds = Bounds(lane=settings.max_queued, jobs=settings.max_queued_all, size=settings.max_queued_bytes)
     return Services(
         settings=settings,
-        access=OpenAccess(),
+        access=_access(settings, registry),
+        keys=Keys(registry),
         catalogue=catalogue,
         intake=Intake(store, lanes, events, Admission(store, lanes, watched, bounds=bounds)),
         operating=Operating(store, lanes, events, controls, presence),
@@ -125,3 +132,10 @@ def bootstrap(settings: Settings) -> Services:
         delivery_bell=delivery_bell,
         redelivery=redelivery,
     )
+
+
+def _access(settings: Settings, registry: Registry) -> Access:
+    if settings.require_keys == "false":
+        return OpenAccess()
+    keys = KeyAccess(registry, KeyUse(registry))
+    return keys if settings.keys_are_a_must else AccessOnceThereAreKeys(registry, keys)

@@ -8,6 +8,8 @@
     │   ├── UnsupportedTask     the model exists and can't do this task
     │   ├── TooLarge            a part of the request is over its bound
     │   └── IdempotencyMismatch the key was used before, for another request
+    ├── Unauthenticated         no valid key
+    ├── Forbidden               a valid key that lacks a scope; carries it
     ├── NotFound                no such job (or no longer)
     ├── Conflict                the job's state does not allow this
     ├── QueueFull               the lane has its limit; carries when to try again
@@ -65,6 +67,26 @@ class IdempotencyMismatch(Invalid):
     """The Idempotency-Key was used before, with another request."""
 
     code = "idempotency_mismatch"
+
+
+class Unauthenticated(KtqueueError):
+    """It needs a key. ``given`` says whether there was one: it is wrong, then, or no longer valid."""
+
+    code = "unauthenticated"
+
+    def __init__(self, message: str, *, given: bool) -> None:
+        super().__init__(message)
+        self.given = given
+
+
+class Forbidden(KtqueueError):
+    """The key is valid and does not have ``scope``."""
+
+    code = "forbidden"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this key does not have the scope {scope}")
+        self.scope = scope
 
 
 class NotFound(KtqueueError):

@@ -16,6 +16,8 @@ from ktqueue.webhook_addresses import AddressRules
 
 PREFIX = "KTQ_"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+API_KEY = f"{PREFIX}API_KEY"
+"""A client's, and no setting of the service."""
 SECRET = frozenset({"secret_key"})
 """Settings that no message may repeat."""
 KEYS = re.compile(r"\s*[A-Za-z0-9+/]{43}=\s*(,\s*[A-Za-z0-9+/]{43}=\s*)*")
@@ -34,9 +36,10 @@ class Settings(BaseModel):
         description="Folder for the embedded database, the embedded Redis's files and its socket.",
     )
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
-    trusted_network: bool = Field(
-        default=False,
-        description="True says that only trusted clients reach an address other than loopback; else it is refused.",
+    require_keys: Annotated[str, Field(pattern="^(auto|true|false)$")] = Field(
+        default="auto",
+        description="Whether the API asks for keys. `auto`: wherever others can reach it, on loopback once there is a "
+        "key. `false`: whoever reaches it may do everything, so only trusted clients must.",
     )
     port: Annotated[int, Field(ge=1, le=65_535)] = Field(default=8000, description="Port the API listens on.")
     database_url: str = Field(
@@ -116,18 +119,6 @@ class Settings(BaseModel):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("trusted_network")
-    @classmethod
-    def _not_exposed(cls, value: bool, info: ValidationInfo) -> bool:
-        host = info.data.get("host")
-        if not value and host is not None and host not in LOOPBACK:
-            raise PydanticCustomError(
-                "exposed",
-                "must be true to listen on {host}, where others can reach the service: it has no keys yet",
-                {"host": host},
-            )
-        return value
-
     @field_validator("heartbeat_seconds")
     @classmethod
     def _in_time(cls, value: float, info: ValidationInfo) -> float:
@@ -177,7 +168,8 @@ class Settings(BaseModel):
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Read ``KTQ_*``. Raises ConfigurationError naming the variable; an unknown one is an error too."""
-        given = {key[len(PREFIX) :].lower(): value for key, value in environ.items() if key.startswith(PREFIX)}
+        ours = {key: value for key, value in environ.items() if key.startswith(PREFIX) and key != API_KEY}
+        given = {key[len(PREFIX) :].lower(): value for key, value in ours.items()}
         try:
             return cls.model_validate(given)
         except ValidationError as error:
@@ -192,6 +184,11 @@ class Settings(BaseModel):
     def as_env(self) -> dict[str, str]:
         """The inverse of `from_env`, to hand settings to a child process."""
         return {PREFIX + name.upper(): str(getattr(self, name)) for name in type(self).model_fields}
+
+    @property
+    def keys_are_a_must(self) -> bool:
+        """Whether keys are asked for even while there is none."""
+        return self.require_keys == "true" or (self.require_keys == "auto" and self.host not in LOOPBACK)
 
     @property
     def sql_url(self) -> str:

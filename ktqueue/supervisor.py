@@ -37,6 +37,7 @@ def up(settings: Settings) -> int:
         if own_redis:
             settings = settings.model_copy(update={"redis_url": f"unix://{socket_path(settings.home)}"})
         migrate(settings)
+        check_exposure(settings)
         programs = [*([_redis(settings)] if own_redis else []), *_roles(settings, list(catalogue), listener)]
         return Supervisor(programs, grace_s=settings.grace_seconds).run(
             lambda: print(_banner(settings, catalogue), flush=True)
@@ -112,6 +113,22 @@ def migrate(settings: Settings) -> None:
     if done.returncode:
         cause_and_message = done.stderr.strip().splitlines()[-2:]
         raise ConfigurationError(f"the database can't be brought up to date: {'; '.join(cause_and_message)}")
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raises ConfigurationError where keys are asked for and there is none; asked in a process of its own, too."""
+    if not settings.keys_are_a_must:
+        return
+    done = subprocess.run(  # noqa: S603 - our own module
+        _python("ktqueue.exposure"),
+        env=_environment(settings),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ConfigurationError(done.stderr.strip().splitlines()[-1])
 
 
 def _redis(settings: Settings) -> Program:

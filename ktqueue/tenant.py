@@ -1,18 +1,87 @@
-"""Who a thing belongs to, and who asks for it. Values, no I/O."""
+"""Who a thing belongs to, who asks for it, and what they may. Values, no I/O."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from enum import StrEnum
+
+from ktqueue.errors import Invalid
 
 DEFAULT_TENANT = "default"
 """Whose everything is while no keys are asked for."""
-
 TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+class Scope(StrEnum):
+    """What a key allows. Those that end in ``admin`` are an operator's: they reach beyond the key's own tenant."""
+
+    JOBS_READ = "jobs:read"
+    JOBS_WRITE = "jobs:write"
+    LANES_READ = "lanes:read"
+    LANES_ADMIN = "lanes:admin"
+    KEYS_ADMIN = "keys:admin"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
+    USAGE_READ = "usage:read"
+
+
+ALL_SCOPES = frozenset(Scope)
+CLIENT_SCOPES = frozenset(scope for scope in Scope if not scope.endswith(":admin"))
+"""What a key has if nobody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Most requests, and most tokens (estimated when a job is submitted), in a minute; None is no limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether there is nothing to ask."""
+        return self.requests_per_minute is None and self.tokens_per_minute is None
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Whose jobs they are: its part of a lane that is short of room is as ``weight`` is to the others'.
+
+    None is no limit. ``unfinished_jobs`` counts those that wait and those that run, ``queued_bytes`` the input and
+    params of those that wait.
+    """
+
+    name: str
+    weight: float = 1.0
+    rates: Rates = Rates()
+    queued_jobs: int | None = None
+    unfinished_jobs: int | None = None
+    queued_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request: it sees and changes what is ``tenant``'s and nothing else."""
+    """Who sent a request: it sees and changes what is ``tenant``'s and nothing else, within its scopes."""
 
     tenant: str = DEFAULT_TENANT
+    scopes: frozenset[Scope] = ALL_SCOPES
+    key_id: str | None = None
+    rates: Rates = Rates()
+
+
+def checked_tenant(name: str) -> str:
+    """A tenant's name. Raises Invalid."""
+    if not TENANT_NAME.fullmatch(name):
+        raise Invalid("must be 1-63 of a-z, 0-9 and -, and begin with a letter or a digit", field="tenant")
+    return name
+
+
+def scopes_named(names: Collection[str]) -> frozenset[Scope]:
+    """The scopes of these names. Raises Invalid."""
+    known = {scope.value for scope in Scope}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise Invalid(f"{unknown[0]!r} is no scope; there are: {', '.join(sorted(known))}", field="scopes")
+    return frozenset(Scope(name) for name in names)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 URL_VARIABLE = "KTQUEUE_URL"
+KEY_VARIABLE = "KTQ_API_KEY"
 
 
 def _exec(program: str, arguments: list[str]) -> None:
@@ -86,7 +87,8 @@ class Session:
         from ktqueue.client import Client, KtqueueClientError
 
         try:
-            client = Client(self.url, transport=self.app.transport, sleep=self.app.sleep)
+            key = self.app.environ.get(KEY_VARIABLE) or None
+            client = Client(self.url, api_key=key, transport=self.app.transport, sleep=self.app.sleep)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--url") from error
         with client:

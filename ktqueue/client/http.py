@@ -34,6 +34,15 @@ def trusts_proxies(url: httpx.URL) -> bool:
     return url.host not in LOOPBACK
 
 
+def headers_of(api_key: str | None) -> dict[str, str]:
+    """What every request says of its sender. Raises ValueError for what can be no header."""
+    if api_key is None:
+        return {}
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise ValueError("the API key is not printable ASCII")
+    return {"Authorization": f"Bearer {api_key}"}
+
+
 @contextmanager
 def connection_errors(url: httpx.URL) -> Iterator[None]:
     """Turns httpx's errors into ours."""

@@ -11,7 +11,7 @@ from typing import Self, Unpack
 
 import httpx
 
-from ktqueue.client.http import SyncIo, base_url, trusts_proxies
+from ktqueue.client.http import SyncIo, base_url, headers_of, trusts_proxies
 from ktqueue.client.operations import Operations
 from ktqueue.client.sync_operator import SyncOperator
 from ktqueue.client.sync_webhooks import SyncWebhooks
@@ -26,13 +26,15 @@ class Client:
     Each method is the operation of the same name; `Operations` says more of each.
 
     ``timeout`` is for connecting and for each read, in seconds, on top of what a wait may take. A request that
-    fails is sent again up to ``max_retries`` times where that is safe. Raises ValueError for a bad ``url``.
+    fails is sent again up to ``max_retries`` times where that is safe. ``api_key`` is what a server that asks for keys
+    has given out. Raises ValueError for a bad ``url`` or key.
     """
 
     def __init__(
         self,
         url: str = "http://127.0.0.1:8000",
         *,
+        api_key: str | None = None,
         timeout: float = 30.0,
         max_retries: int = 3,
         transport: httpx.BaseTransport | None = None,
@@ -41,7 +43,13 @@ class Client:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         base = base_url(url)
-        self._http = httpx.Client(base_url=base, timeout=timeout, transport=transport, trust_env=trusts_proxies(base))
+        self._http = httpx.Client(
+            base_url=base,
+            headers=headers_of(api_key),
+            timeout=timeout,
+            transport=transport,
+            trust_env=trusts_proxies(base),
+        )
         self._operations = Operations(SyncIo(self._http, sleep, clock, jitter), max_retries=max_retries)
         self.webhooks = SyncWebhooks(self._operations.webhooks)
         self.operator = SyncOperator(self._operations.operator)

@@ -178,6 +178,38 @@ webhook_circuits = sa.Table(
 """Only targets that fail."""
 
 
+tenants = sa.Table(
+    "tenants",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("weight", sa.Double, nullable=False),
+    sa.Column("requests_per_minute", sa.BigInteger),
+    sa.Column("tokens_per_minute", sa.BigInteger),
+    sa.Column("queued_jobs", sa.BigInteger),
+    sa.Column("unfinished_jobs", sa.BigInteger),
+    sa.Column("queued_bytes", sa.BigInteger),
+)
+"""Only those of whom something is to be remembered: any name is a tenant's."""
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("prefix", sa.Text, nullable=False, unique=True),
+    sa.Column("tenant", sa.Text, nullable=False, index=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("scopes", sa.Text, nullable=False),  # separated by spaces
+    sa.Column("salt", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Column("revoked_at", sa.BigInteger),
+    sa.Column("last_used_at", sa.BigInteger),
+    sa.Column("requests_per_minute", sa.BigInteger),
+    sa.Column("tokens_per_minute", sa.BigInteger),
+)
+
+
 def in_state(state: DeliveryState) -> sa.ColumnElement[bool]:
     """As `is_state`, of a delivery."""
     return deliveries.c.state == sa.literal_column(f"'{state}'", sa.Text)

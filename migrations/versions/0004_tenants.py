@@ -29,6 +29,33 @@ def upgrade() -> None:
     op.create_index("jobs_tenant", "jobs", ["tenant", "id", "model"])
     op.create_index("endpoints_tenant", "webhook_endpoints", ["tenant", "id"])
     op.create_index("deliveries_tenant", "deliveries", ["tenant", "id"])
+    op.create_table(
+        "tenants",
+        sa.Column("name", sa.Text(), primary_key=True),
+        sa.Column("weight", sa.Double(), nullable=False),
+        sa.Column("requests_per_minute", sa.BigInteger()),
+        sa.Column("tokens_per_minute", sa.BigInteger()),
+        sa.Column("queued_jobs", sa.BigInteger()),
+        sa.Column("unfinished_jobs", sa.BigInteger()),
+        sa.Column("queued_bytes", sa.BigInteger()),
+    )
+    op.create_table(
+        "api_keys",
+        sa.Column("id", sa.Text(), primary_key=True),
+        sa.Column("prefix", sa.Text(), nullable=False, unique=True),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("scopes", sa.Text(), nullable=False),
+        sa.Column("salt", sa.Text(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger()),
+        sa.Column("revoked_at", sa.BigInteger()),
+        sa.Column("last_used_at", sa.BigInteger()),
+        sa.Column("requests_per_minute", sa.BigInteger()),
+        sa.Column("tokens_per_minute", sa.BigInteger()),
+    )
+    op.create_index("ix_api_keys_tenant", "api_keys", ["tenant"])
 
 
 def tenant() -> sa.Column[str]:
@@ -67,6 +94,8 @@ def partial_index(name: str, columns: list[str], where: str) -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("api_keys")
+    op.drop_table("tenants")
     op.drop_index("deliveries_tenant", "deliveries")
     op.drop_index("endpoints_tenant", "webhook_endpoints")
     op.drop_index("jobs_tenant", "jobs")

@@ -117,7 +117,7 @@ def test_what_keeps_it_from_starting_is_said_in_one_line(tmp_path: Path) -> None
     assert "KTQ_HOME" in refused(KTQ_HOME=str(file))
     assert "/nowhere/at/all" in refused(KTQ_HOME=home, KTQ_MODELS=str(catalogue))
     assert "KTQ_PROT" in refused(KTQ_HOME=home, KTQ_PROT="8000")
-    assert "KTQ_TRUSTED_NETWORK" in refused(KTQ_HOME=home, KTQ_HOST="0.0.0.0")
+    assert "ktqueue keys create --admin" in refused(KTQ_HOME=home, KTQ_HOST="0.0.0.0")
 
 
 def test_two_stacks_do_not_share_a_home(tmp_path: Path) -> None:

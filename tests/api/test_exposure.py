@@ -11,8 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from ktqueue import exposure
 from ktqueue.errors import ConfigurationError
+from ktqueue.keys import KeyRequest, Keys
+from ktqueue.migrate import upgrade
+from ktqueue.registry.sql import SqlRegistry
 from ktqueue.settings import Settings
+from ktqueue.tenant import ALL_SCOPES
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
@@ -20,16 +25,26 @@ def test_loopback_needs_nothing(host: str) -> None:
     assert Settings.from_env({"KTQ_HOST": host}).host == host
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.org", ""])
-def test_anywhere_else_is_refused_unless_the_network_is_trusted(host: str) -> None:
-    with pytest.raises(ConfigurationError, match="KTQ_TRUSTED_NETWORK: must be true to listen on"):
-        Settings.from_env({"KTQ_HOST": host})
-    with pytest.raises(ConfigurationError, match="KTQ_TRUSTED_NETWORK"):
-        Settings.from_env({"KTQ_HOST": host, "KTQ_TRUSTED_NETWORK": "false"})
+@pytest.mark.parametrize("given", [{"host": "0.0.0.0"}, {"host": ""}, {"require_keys": "true"}])
+def test_where_keys_are_a_must_there_must_be_one(tmp_path: Path, given: dict[str, str]) -> None:
+    settings = Settings(home=tmp_path, **given)  # type: ignore[arg-type] # each by its name
+    upgrade(settings.sql_url)
+    with pytest.raises(ConfigurationError, match="ktqueue keys create --admin"):
+        exposure.check(settings)
+    exposure.check(settings.model_copy(update={"require_keys": "false"}))
+    registry = SqlRegistry(settings.sql_url)
+    Keys(registry).create(KeyRequest("a", "first", ALL_SCOPES))
+    registry.close()
+    exposure.check(settings)
 
-    trusted = Settings.from_env({"KTQ_HOST": host, "KTQ_TRUSTED_NETWORK": "true"})
-    assert (trusted.host, trusted.trusted_network) == (host, True)
-    assert Settings.from_env(trusted.as_env()) == trusted
+
+def test_a_database_that_is_away_keeps_nothing_from_starting_that_asks_for_keys(tmp_path: Path) -> None:
+    exposure.check(Settings(home=tmp_path / "nowhere", require_keys="true"))
+
+
+def test_loopback_asks_no_database(tmp_path: Path) -> None:
+    exposure.check(Settings(home=tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_waits_leave_threads_for_the_others() -> None:
@@ -68,7 +83,6 @@ def test_a_taken_port_is_said_to_be(tmp_path: Path, taken_port: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"KTQ_HOST": "0.0.0.0"}, "KTQ_TRUSTED_NETWORK"),
         ({"KTQ_PORT": "0"}, "KTQ_PORT"),
         ({"KTQ_NOPE": "1"}, "KTQ_NOPE: no such setting"),
         ({"KTQ_MODELS": "/nowhere/models.toml"}, "/nowhere/models.toml: can't be read"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,10 @@ from ktqueue.delivery import Deliveries
 from ktqueue.following import Following
 from ktqueue.intake import Intake
 from ktqueue.job import JobError, JsonObject
+from ktqueue.keys import Keys
 from ktqueue.models import Catalogue, ModelSpec
 from ktqueue.operating import Operating
+from ktqueue.registry.memory import MemoryRegistry
 from ktqueue.settings import Settings
 from ktqueue.webhook import Answer
 from ktqueue.webhook_addresses import AddressRules
@@ -47,6 +50,7 @@ class Services:
 
     settings: Settings
     access: Access
+    keys: Keys
     catalogue: Catalogue
     intake: Intake
     operating: Operating
@@ -57,7 +61,7 @@ class Services:
 class Api:
     """The API over a `Scene`, whose clock stands still and whose parts can be taken away."""
 
-    def __init__(self, *, access: Access | None = None, **settings: Any) -> None:
+    def __init__(self, *, access: Callable[[Api], Access] | None = None, **settings: Any) -> None:
         chosen = Settings(**settings)
         self.scene = Scene(
             max_queued=chosen.max_queued,
@@ -69,11 +73,11 @@ class Api:
         rules = AddressRules(ALLOWED, chosen.webhook_ports)
         self.rung = 0
         webhooks = Webhooks(self.scene.store, self.scene.outbox, self.keyring, rules, self._ring)
-        self.app = create_app(
-            Services(
-                chosen, access or OpenAccess(), CATALOGUE, self.scene.intake, self.scene.operating, following, webhooks
-            )
-        )
+        self.registry = MemoryRegistry(self.scene.clock.now)
+        self.keys = Keys(self.registry)
+        who = access(self) if access else OpenAccess()
+        intake, operating = self.scene.intake, self.scene.operating
+        self.app = create_app(Services(chosen, who, self.keys, CATALOGUE, intake, operating, following, webhooks))
         self.client = self.app.test_client()
 
     def _ring(self) -> None:

@@ -43,7 +43,7 @@ def test_each_variable_is_read() -> None:
             "KTQ_LEASE_SECONDS": "30.5",
             "KTQ_LOG_LEVEL": "debug",
             "KTQ_HOST": "0.0.0.0",
-            "KTQ_TRUSTED_NETWORK": "true",
+            "KTQ_REQUIRE_KEYS": "true",
         }
     )
 
@@ -70,7 +70,7 @@ def test_each_variable_is_read() -> None:
         ("webhook_ports", "80-90", "is not a port"),
         ("webhook_timeout_seconds", "0", "greater than 0"),
         ("webhook_disable_days", "0", "greater than or equal to 1"),
-        ("trusted_network", "maybe", "valid boolean"),
+        ("require_keys", "maybe", "should match pattern"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, said: str) -> None:
@@ -98,13 +98,21 @@ def test_waits_leave_threads_for_others() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
-def test_loopback_needs_no_word_of_trust(host: str) -> None:
-    assert Settings.from_env({"KTQ_HOST": host}).host == host
+def test_on_loopback_keys_are_a_must_only_where_that_is_said(host: str) -> None:
+    assert not Settings(host=host).keys_are_a_must
+    assert not Settings(host=host, require_keys="false").keys_are_a_must
+    assert Settings(host=host, require_keys="true").keys_are_a_must
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_anywhere_else_does(host: str) -> None:
-    assert "KTQ_TRUSTED_NETWORK: must be true" in refusal(host=host)
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
+def test_anywhere_else_they_are_unless_that_is_said(host: str) -> None:
+    assert Settings(host=host).keys_are_a_must
+    assert Settings(host=host, require_keys="true").keys_are_a_must
+    assert not Settings(host=host, require_keys="false").keys_are_a_must
+
+
+def test_a_clients_key_is_no_setting() -> None:
+    assert Settings.from_env({"KTQ_API_KEY": "ktq_…"}) == Settings()
 
 
 def test_settings_stay_as_they_are() -> None:
@@ -160,4 +168,4 @@ def test_every_setting_is_used() -> None:
     used = set(re.findall(r"\b(?:settings|environment)\.([a-z_]+)\b", code))
     checks = set(re.findall(r'field_validator\("([a-z_]+)"\)', declared.read_text(encoding="utf-8")))
 
-    assert set(Settings.model_fields) - used <= checks & {"trusted_network"}
+    assert set(Settings.model_fields) - used <= {"require_keys"} - checks

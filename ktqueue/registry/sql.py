@@ -1,0 +1,159 @@
+"""The registry on SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from ktqueue.registry.base import ApiKey, KeyQuery
+from ktqueue.sql.clock import Clock, db_now
+from ktqueue.sql.database import Database
+from ktqueue.sql.dialects import among, insert_new
+from ktqueue.sql.tables import api_keys, tenants
+from ktqueue.tenant import Rates, Scope, Tenant
+
+_this_key = api_keys.c.id == sa.bindparam("key_id")
+_this_tenant = tenants.c.name == sa.bindparam("tenant_name")
+
+NOW = sa.select(db_now())
+ANY_KEY = sa.select(api_keys.c.id).limit(1)
+ADD_KEY = insert_new(api_keys)
+KEY = sa.select(api_keys).where(_this_key)
+KEY_BY_PREFIX = sa.select(api_keys).where(api_keys.c.prefix == sa.bindparam("given_prefix"))
+REVOKE_KEY = sa.update(api_keys).where(_this_key).values(revoked_at=sa.func.coalesce(api_keys.c.revoked_at, db_now()))
+_until = sa.bindparam("until", type_=sa.BigInteger)
+END_KEY = (
+    sa.update(api_keys)
+    .where(_this_key)
+    .values(expires_at=sa.case((api_keys.c.expires_at < _until, api_keys.c.expires_at), else_=_until))
+)
+USED_KEYS = sa.update(api_keys).where(among(api_keys.c.id)).values(last_used_at=db_now())
+TENANT = sa.select(tenants).where(_this_tenant)
+TENANTS = sa.select(tenants).order_by(tenants.c.name)
+ADD_TENANT = insert_new(tenants)
+CHANGE_TENANT = (
+    sa.update(tenants)
+    .where(_this_tenant)
+    .values({column.name: sa.bindparam(f"new_{column.name}") for column in tenants.c if not column.primary_key})
+)
+
+
+class SqlRegistry:
+    """Implements `Registry`; see there."""
+
+    def __init__(self, url: str) -> None:
+        """``url`` is SQLAlchemy's, as of `SqlStore`. Make it after a fork."""
+        self._database = Database(url)
+        self._clock = Clock(self._read_clock)
+
+    def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        self._database.close()
+
+    def now(self) -> int:
+        """The database's clock, extrapolated for some seconds."""
+        return self._clock.now()
+
+    def _read_clock(self) -> int:
+        with self._database.reader() as connection:
+            return int(connection.execute(NOW).scalar_one())
+
+    def any_key(self) -> bool:
+        """Whether there ever was a key."""
+        with self._database.reader() as connection:
+            return connection.execute(ANY_KEY).first() is not None
+
+    def add_key(self, key: ApiKey) -> None:
+        """Commit a new key."""
+        with self._database.writer() as connection:
+            connection.execute(ADD_KEY, _row_of_key(key))
+
+    def key(self, key_id: str) -> ApiKey | None:
+        """The key as it is now."""
+        return self._one_key(KEY, {"key_id": key_id})
+
+    def key_by_prefix(self, prefix: str) -> ApiKey | None:
+        """The key that begins with this."""
+        return self._one_key(KEY_BY_PREFIX, {"given_prefix": prefix})
+
+    def _one_key(self, statement: sa.Select[Any], given: dict[str, str]) -> ApiKey | None:
+        with self._database.reader() as connection:
+            row = connection.execute(statement, given).mappings().one_or_none()
+        return None if row is None else _key_of(row)
+
+    def keys(self, query: KeyQuery) -> list[ApiKey]:
+        """Those that match, newest first."""
+        statement = sa.select(api_keys).order_by(api_keys.c.id.desc()).limit(query.limit)
+        if query.tenant is not None:
+            statement = statement.where(api_keys.c.tenant == query.tenant)
+        if query.before is not None:
+            statement = statement.where(api_keys.c.id < query.before)
+        with self._database.reader() as connection:
+            return [_key_of(row) for row in connection.execute(statement).mappings()]
+
+    def revoke_key(self, key_id: str) -> bool:
+        """End a key now, unless it was revoked before; whether there is one."""
+        with self._database.writer() as connection:
+            return connection.execute(REVOKE_KEY, {"key_id": key_id}).rowcount == 1
+
+    def replace_key(self, key_id: str, new: ApiKey, until: int) -> bool:
+        """Commit a new key beside one that is to end at ``until``, or sooner if it would have."""
+        with self._database.transaction() as connection:
+            found = connection.execute(END_KEY, {"key_id": key_id, "until": until}).rowcount == 1
+            if found:
+                connection.execute(ADD_KEY, _row_of_key(new))
+        return found
+
+    def used_keys(self, ids: Sequence[str]) -> None:
+        """Note that these keys are used now."""
+        with self._database.writer() as connection:
+            connection.execute(USED_KEYS, {"ids": list(ids)})
+
+    def put_tenant(self, tenant: Tenant) -> None:
+        """Write down a tenant, new or not."""
+        row = _row_of_tenant(tenant)
+        changed = {f"new_{name}": value for name, value in row.items() if name != "name"}
+        with self._database.transaction() as connection:
+            connection.execute(ADD_TENANT, row)
+            connection.execute(CHANGE_TENANT, changed | {"tenant_name": tenant.name})
+
+    def tenant(self, name: str) -> Tenant | None:
+        """What is written down of a tenant."""
+        with self._database.reader() as connection:
+            row = connection.execute(TENANT, {"tenant_name": name}).mappings().one_or_none()
+        return None if row is None else _tenant_of(row)
+
+    def tenants(self) -> list[Tenant]:
+        """All that something is written down of, by name."""
+        with self._database.reader() as connection:
+            return [_tenant_of(row) for row in connection.execute(TENANTS).mappings()]
+
+
+def _row_of_key(key: ApiKey) -> dict[str, Any]:
+    row = asdict(key)
+    rates: dict[str, Any] = row.pop("rates")
+    return row | rates | {"scopes": " ".join(sorted(key.scopes))}
+
+
+def _key_of(row: sa.RowMapping) -> ApiKey:
+    values = dict(row)
+    scopes = frozenset(Scope(name) for name in values.pop("scopes").split())
+    return ApiKey(**_with_rates(values), scopes=scopes)
+
+
+def _row_of_tenant(tenant: Tenant) -> dict[str, Any]:
+    row = asdict(tenant)
+    rates: dict[str, Any] = row.pop("rates")
+    return row | rates
+
+
+def _tenant_of(row: sa.RowMapping) -> Tenant:
+    return Tenant(**_with_rates(dict(row)))
+
+
+def _with_rates(values: dict[str, Any]) -> dict[str, Any]:
+    rates = Rates(values.pop("requests_per_minute"), values.pop("tokens_per_minute"))
+    return values | {"rates": rates}

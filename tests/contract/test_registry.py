@@ -1,0 +1,112 @@
+"""Keys and tenants, over every implementation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ktqueue.job import uuid7_hex
+from ktqueue.registry.base import ApiKey, KeyQuery, Registry
+from ktqueue.registry.memory import MemoryRegistry
+from ktqueue.registry.sql import SqlRegistry
+from ktqueue.tenant import ALL_SCOPES, Rates, Scope, Tenant
+from tests.contract.conftest import URLS
+
+
+@pytest.fixture(params=["memory", *URLS])
+def registry(request: pytest.FixtureRequest) -> Iterator[Registry]:
+    if request.param == "memory":
+        yield MemoryRegistry(lambda: time.time_ns() // 1_000_000)
+        return
+    made = SqlRegistry(request.getfixturevalue(URLS[request.param]))
+    yield made
+    made.close()
+
+
+def key(registry: Registry, **given: Any) -> ApiKey:
+    """A key that was added."""
+    identity = uuid7_hex()
+    made = ApiKey(
+        id=f"key_{identity}",
+        prefix=identity[-12:],
+        tenant="a",
+        name="n",
+        scopes=frozenset({Scope.JOBS_READ}),
+        salt="00",
+        digest="11",
+        created_at=registry.now(),
+    )
+    made = replace(made, **given)
+    registry.add_key(made)
+    return made
+
+
+def test_a_key_is_kept_as_it_is(registry: Registry) -> None:
+    assert not registry.any_key()
+    made = key(registry, scopes=ALL_SCOPES, expires_at=5, rates=Rates(3, 10**12))
+    assert registry.any_key()
+    assert registry.key(made.id) == registry.key_by_prefix(made.prefix) == made
+    assert registry.key("key_nobody") is None
+    assert registry.key_by_prefix("nobody") is None
+    assert registry.key(key(registry, scopes=frozenset()).id) is not None
+
+
+def test_keys_are_listed_newest_first_and_page_by_page(registry: Registry) -> None:
+    made = [key(registry, tenant=tenant) for tenant in "abab"]
+    assert registry.keys(KeyQuery()) == made[::-1]
+    assert registry.keys(KeyQuery(tenant="a")) == [made[2], made[0]]
+    assert registry.keys(KeyQuery(before=made[2].id, limit=1)) == [made[1]]
+    assert registry.keys(KeyQuery(tenant="nobody")) == []
+
+
+def test_a_key_is_revoked_once(registry: Registry) -> None:
+    made, other = key(registry), key(registry)
+    assert registry.revoke_key(made.id)
+    revoked = registry.key(made.id)
+    assert revoked is not None
+    assert revoked.revoked_at is not None
+    assert revoked.revoked_at >= made.created_at
+    assert not revoked.valid(registry.now())
+    assert registry.revoke_key(made.id)
+    assert registry.key(made.id) == revoked
+    assert registry.key(other.id) == other
+    assert not registry.revoke_key("key_nobody")
+
+
+@pytest.mark.parametrize(("expires_at", "then"), [(None, 1_000), (2_000, 1_000), (500, 500)])
+def test_a_key_that_is_replaced_ends_no_later_than_it_would(
+    registry: Registry, expires_at: int | None, then: int
+) -> None:
+    old = key(registry, expires_at=expires_at)
+    new = replace(old, id=f"key_{uuid7_hex()}", prefix="another")
+    assert registry.replace_key(old.id, new, 1_000)
+    assert registry.key(old.id) == replace(old, expires_at=then)
+    assert registry.key(new.id) == new
+    assert not registry.replace_key("key_nobody", replace(new, id="key_2", prefix="p2"), 1_000)
+    assert registry.key("key_2") is None
+
+
+def test_use_is_noted(registry: Registry) -> None:
+    used, other = key(registry), key(registry)
+    registry.used_keys([used.id])
+    noted = registry.key(used.id)
+    assert noted is not None
+    assert noted.last_used_at is not None
+    assert noted.last_used_at >= used.created_at
+    assert registry.key(other.id) == other
+
+
+def test_tenants_are_written_down_and_changed(registry: Registry) -> None:
+    assert registry.tenant("a") is None
+    b = Tenant("b", weight=2.5, rates=Rates(1, 2), queued_jobs=3, unfinished_jobs=4, queued_bytes=10**13)
+    registry.put_tenant(b)
+    registry.put_tenant(Tenant("a"))
+    assert registry.tenants() == [Tenant("a"), b]
+    changed = Tenant("b", weight=0.5)
+    registry.put_tenant(changed)
+    assert registry.tenant("b") == changed
+    assert registry.tenants() == [Tenant("a"), changed]

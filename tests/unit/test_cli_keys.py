@@ -1,0 +1,89 @@
+"""`ktqueue keys`, against a database of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ktqueue.access import KeyAccess
+from ktqueue.cli import main
+from ktqueue.cli.app import App
+from ktqueue.errors import Unauthenticated
+from ktqueue.migrate import upgrade
+from ktqueue.registry.sql import SqlRegistry
+from ktqueue.settings import Settings
+from ktqueue.tenant import ALL_SCOPES, CLIENT_SCOPES, Caller, Rates
+
+
+class Shell:
+    """Runs commands on a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.settings = Settings(home=home)
+        upgrade(self.settings.sql_url)
+
+    def run(self, *arguments: str, exit_code: int = 0) -> str:
+        app = App(environ={"KTQ_HOME": str(self.settings.home), "KTQ_API_KEY": "ktq_mine"})
+        done = CliRunner().invoke(main, list(arguments), obj=app)
+        assert done.exit_code == exit_code, done.output
+        return done.output
+
+    def json(self, *arguments: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.run(*arguments, "--json").splitlines()]
+
+    def caller(self, key: str) -> Caller:
+        registry = SqlRegistry(self.settings.sql_url)
+        try:
+            return KeyAccess(registry, lambda _: None).caller(f"Bearer {key}")
+        finally:
+            registry.close()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def test_the_first_key_is_made_without_one(shell: Shell) -> None:
+    (made,) = shell.json("keys", "create", "--admin")
+    caller = shell.caller(made["key"])
+    assert (caller.tenant, caller.scopes, caller.key_id) == ("default", ALL_SCOPES, made["id"])
+
+
+def test_a_key_is_as_it_was_asked_for(shell: Shell) -> None:
+    (made,) = shell.json(
+        *("keys", "create", "--tenant", "a", "--scope", "jobs:read", "--scope", "jobs:write"),
+        *("--requests-per-minute", "5", "--tokens-per-minute", "7", "--expires-in-days", "2", "--name", "n"),
+    )
+    caller = shell.caller(made["key"])
+    assert (caller.tenant, sorted(caller.scopes), caller.rates) == ("a", ["jobs:read", "jobs:write"], Rates(5, 7))
+    assert made["expires_at"] > made["created_at"]
+    assert shell.caller(shell.json("keys", "create")[0]["key"]).scopes == CLIENT_SCOPES
+    assert "jobs:nope" in shell.run("keys", "create", "--scope", "jobs:nope", exit_code=2)
+    assert "must be" in shell.run("keys", "create", "--tenant", "A", exit_code=2)
+
+
+def test_keys_are_listed_without_what_opens_anything(shell: Shell) -> None:
+    made = [shell.json("keys", "create", "--tenant", tenant)[0] for tenant in "ab"]
+    shell.run("keys", "revoke", made[0]["id"])
+    listed = shell.run("keys", "list")
+    assert all(each["id"] in listed and each["key"] not in listed for each in made)
+    assert "revoked" in listed
+    assert "valid" in listed
+    assert [each["id"] for each in shell.json("keys", "list", "--tenant", "b")] == [made[1]["id"]]
+
+
+def test_a_key_is_revoked_and_another_rotated(shell: Shell) -> None:
+    (made,) = shell.json("keys", "create")
+    (new,) = shell.json("keys", "rotate", made["id"], "--overlap-seconds", "0")
+    assert shell.caller(new["key"]).scopes == CLIENT_SCOPES
+    assert "key " in shell.run("keys", "rotate", new["id"])
+    assert "revoked" in shell.run("keys", "revoke", new["id"])
+    for key in (made["key"], new["key"]):
+        with pytest.raises(Unauthenticated):
+            shell.caller(key)
+    assert "there is no key" in shell.run("keys", "revoke", "key_nobody", exit_code=2)
