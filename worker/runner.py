@@ -138,7 +138,7 @@ class Runner:
         self._drop([job.id for job in jobs])
         for job in jobs:
             self._held[job.id] = job
-            self._engine.submit(Request(job.id, job.task, job.input, job.params))
+            self._engine.submit(Request(job.id, job.task, job.input, job.params, job.tenant))
         return len(jobs)
 
     def _claim(self, token: str) -> list[Job]:

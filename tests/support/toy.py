@@ -39,6 +39,7 @@ class ToyEngine:
         self.steps = 0
         self.largest = 0
         self.submitted: list[str] = []
+        self.tenants: set[str] = set()
         self.cancelled: list[str] = []
         self._answers: dict[str, JsonObject] = {}
 
@@ -64,6 +65,7 @@ class ToyEngine:
         assert self.capacity() > 0, "more than fits"
         assert request.id not in self._members, "twice the same request"
         self.submitted.append(request.id)
+        self.tenants.add(request.tenant)
         self._members[request.id] = (request, 0, 0)
         self.largest = max(self.largest, len(self._members))
 

@@ -34,6 +34,13 @@ def test_a_lane_is_drained_to_its_end(scene: Scene) -> None:
     assert engine.members == []
 
 
+def test_an_engine_is_told_whose_a_request_is(scene: Scene) -> None:
+    scene.submit(tenant="b")
+    engine = toy(scene)
+    runner(scene, engine).drain()
+    assert engine.tenants == {"b"}
+
+
 def test_an_empty_lane_costs_no_step(scene: Scene) -> None:
     engine = toy(scene)
 

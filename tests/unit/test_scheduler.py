@@ -29,8 +29,10 @@ class Device:
     flying: list[list[tuple[Sequence, int]]] = field(default_factory=list)
     computed: int = 0
 
-    def add(self, tokens: list[int], most: int, parent: Sequence | None = None, salt: int = 0) -> Sequence:
-        sequence = Sequence(tokens=list(tokens), limit=len(tokens) + most, parent=parent)
+    def add(
+        self, tokens: list[int], most: int, parent: Sequence | None = None, salt: int = 0, owner: str = ""
+    ) -> Sequence:
+        sequence = Sequence(tokens=list(tokens), limit=len(tokens) + most, owner=owner, parent=parent)
         self.salts[sequence] = salt
         self.scheduler.add(sequence)
         return sequence
@@ -201,6 +203,19 @@ def test_what_is_not_to_be_trusted_is_not_found_again() -> None:
     run.add([1] * 12, 1)
     run.end()
     assert run.computed - before == 12
+
+
+def test_what_one_tenant_asked_is_read_again_for_another() -> None:
+    run = device(blocks=60, slots=4)
+    prompt = [1] * 12
+    read = []
+    for owner in ("a", "a", "b", "a", "b"):
+        before = run.computed
+        run.add(prompt, 1, owner=owner)
+        run.end()
+        read.append(run.computed - before)
+    assert read[0] == read[2] == 12
+    assert all(again < 12 for again in (read[1], read[3], read[4]))
 
 
 def test_a_budget_that_leaves_nothing_for_prompts_is_refused() -> None:

@@ -7,16 +7,21 @@ from typing import Protocol, TypeAlias
 
 from ktqueue.job import JobError, JsonObject, Task, Usage
 from ktqueue.room import Room
+from ktqueue.tenant import DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One job as an engine sees it; ``input`` and ``params`` were validated when it was submitted."""
+    """One job as an engine sees it; ``input`` and ``params`` were validated when it was submitted.
+
+    What one tenant's requests leave behind in the engine, another's must not be answered sooner by.
+    """
 
     id: str
     task: Task
     input: JsonObject
     params: JsonObject
+    tenant: str = DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)

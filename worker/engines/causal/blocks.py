@@ -4,6 +4,9 @@ A block holds the keys and values of ``size`` tokens. A full block is known by i
 all before them, so requests that begin alike use the same blocks (W. Kwon et al., "Efficient Memory Management for
 Large Language Model Serving with PagedAttention", 2023). Contents are compared as they are, not by a hash of them: two
 prompts are never taken for the same by chance.
+
+Requests of different owners share nothing. A prompt that was read before is answered sooner, so who shares with
+others learns what they asked (G. Song et al., "The Early Bird Catches the Leak", 2024).
 """
 
 from __future__ import annotations
@@ -17,23 +20,27 @@ from typing import TypeAlias
 NOBODYS = 0
 """The block that rows which are there for padding write to."""
 
-Content: TypeAlias = tuple[int, tuple[int, ...]]
-"""The content before this block's, by its number, and this block's tokens."""
+Content: TypeAlias = tuple[int | str, tuple[int, ...]]
+"""The content before this block's, by its number, and this block's tokens. Before the first there is the owner."""
 
-_ROOT = 0
+_FIRST = 1
 
 
 @dataclass(slots=True)
 class Table:
     """A request's ``blocks``, in order. The first ``filled`` are known by their content, the last as ``last``.
 
-    ``version`` grows whenever the blocks are others, or more.
+    ``owner`` is whose request it is. ``version`` grows whenever the blocks are others, or more.
     """
 
+    owner: str = ""
     blocks: list[int] = field(default_factory=list)
     version: int = 0
     filled: int = 0
-    last: int = _ROOT
+    last: int | str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.last = self.owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ class Blocks:
 
     def __init__(self, count: int, size: int) -> None:
         self.size = size
-        self._numbers = itertools.count(_ROOT + 1)
+        self._numbers = itertools.count(_FIRST)
         self._free = list(range(count - 1, NOBODYS, -1))
         self._unused: OrderedDict[int, None] = OrderedDict()
         self._users = [0] * count
@@ -68,12 +75,12 @@ class Blocks:
         """How many blocks so many tokens take."""
         return -(-tokens // self.size)
 
-    def open(self, tokens: Sequence[int]) -> Table:
-        """A table that begins with the full blocks of ``tokens`` that are there already; never with all of ``tokens``.
+    def open(self, tokens: Sequence[int], owner: str) -> Table:
+        """A table that begins with the full blocks of ``tokens`` that its owner has already; never with all of them.
 
         A block may be found before it is computed, in the step that will: a step writes before it reads.
         """
-        table = Table()
+        table = Table(owner)
         while (table.filled + 1) * self.size < len(tokens):
             found = self._known.get(self._next_content(table, tokens))
             if found is None:
@@ -126,7 +133,7 @@ class Blocks:
 
     def fork(self, table: Table, tokens: int) -> Table:
         """Another table over the blocks of the first so many tokens; whoever writes to one of them gets a copy."""
-        fork = Table(table.blocks[: self.needed(tokens)])
+        fork = Table(table.owner, table.blocks[: self.needed(tokens)])
         for block in fork.blocks:
             self._use(block)
         self._know_first(fork, len(fork.blocks))
@@ -137,7 +144,7 @@ class Blocks:
         for block in reversed(table.blocks):
             self._leave(block)
         table.blocks.clear()
-        table.filled, table.last = 0, _ROOT
+        table.filled, table.last = 0, table.owner
 
     def discard(self, table: Table) -> None:
         """Let nobody find what this table alone holds, for it is not to be trusted."""
@@ -164,7 +171,7 @@ class Blocks:
 
     def _know_first(self, table: Table, most: int) -> None:
         """Of a table's blocks only the first are what they are known as, at ``most`` so many."""
-        table.filled, table.last = 0, _ROOT
+        table.filled, table.last = 0, table.owner
         for block in table.blocks[:most]:
             content = self._contents.get(block)
             if content is None:

@@ -95,6 +95,7 @@ class CausalEngine:
             member = Member(
                 tokens=list(prompt),
                 limit=len(prompt) + most,
+                owner=request.tenant,
                 parent=members[0] if members else None,
                 job_id=request.id,
                 choice=choice,

@@ -31,11 +31,12 @@ class Sequence:
 
     ``tokens`` are known. ``length`` counts them and those that a launched step draws; of these, ``computed`` are in
     the cache. ``limit`` is the length it may come to. ``slot`` is its place in the batch while it runs. ``parent`` has
-    the same prompt.
+    the same prompt. Only those of one ``owner`` share what they have read.
     """
 
     tokens: list[int]
     limit: int
+    owner: str = ""
     parent: Sequence | None = None
     order: int = 0
     length: int = 0
@@ -212,7 +213,7 @@ class Scheduler:
         parent = sequence.parent
         if parent is not None and parent.place is Place.RUNNING and parent.computed >= sequence.length:
             return self._blocks.fork(parent.table, sequence.length), sequence.length - 1
-        table = self._blocks.open(sequence.tokens)
+        table = self._blocks.open(sequence.tokens, sequence.owner)
         return table, len(table.blocks) * self._blocks.size
 
     def _insert(self, sequence: Sequence) -> None:
