@@ -11,6 +11,7 @@ from openapi_spec_validator import validate
 from api.deliveries import FILTERS as DELIVERY_FILTERS
 from api.errors import STATUS
 from api.inputs import TASKS, EndpointChanges, EndpointRequest, JobRequest, ReplayRequest, WebhookRequest
+from api.key_shapes import KeyRequest, RotateRequest
 from api.lane_inputs import LaneChanges, PurgeRequest
 from api.listing import FILTERS
 from api.operations import OPERATIONS
@@ -184,7 +185,7 @@ def test_the_manual_tells_of_every_operation_field_and_error_code() -> None:
     inputs = [(shapes.input.kind, shapes.params.kind) for shapes in TASKS.values()]
     requests = (
         *(JobRequest, WebhookRequest, EndpointRequest, EndpointChanges, ReplayRequest),
-        *(LaneChanges, PurgeRequest),
+        *(LaneChanges, PurgeRequest, KeyRequest, RotateRequest),
     )
     fields = {name for kinds in [requests, *inputs] for kind in kinds for name in known_fields(kind, ())}
     assert [
