@@ -16,7 +16,7 @@ from api.query import parameters
 from api.schemas import BulkLine
 from api.services import ApiServices
 from api.submission import Submissions
-from ktqueue.errors import Invalid, KtqueueError, LaneDraining, QueueFull, StoreUnavailable
+from ktqueue.errors import Invalid, KtqueueError, LaneDraining, QueueFull, StoreUnavailable, TooLate
 from ktqueue.intake import Intake, Submission
 from ktqueue.representation import JOBS
 
@@ -87,7 +87,8 @@ class _Entry:
         for number, line in group:
             try:
                 submission = self._parsed(line)
-            except Invalid as error:
+                self._intake.refuse_late(submission)
+            except (Invalid, TooLate) as error:
                 outcomes[number] = error
             else:
                 lanes.setdefault(submission.model, []).append((number, submission))

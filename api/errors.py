@@ -28,6 +28,7 @@ from ktqueue.errors import (
     QueueFull,
     StoreUnavailable,
     TooLarge,
+    TooLate,
     Unauthenticated,
     Unavailable,
     UnknownModel,
@@ -110,6 +111,7 @@ STATUS: Mapping[type[KtqueueError], HTTPStatus] = {
     IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
     Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    TooLate: HTTPStatus.TOO_MANY_REQUESTS,
     LaneDraining: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     LanesUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -208,7 +210,7 @@ def _code(error: KtqueueError) -> str:
 
 
 def _retry_after(error: KtqueueError) -> int | None:
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | TooLate):
         return error.retry_after_s
     if isinstance(error, LaneDraining):
         return DRAINING_RETRY_AFTER_S

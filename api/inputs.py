@@ -285,6 +285,9 @@ class JobRequest(TypedDict, total=False):
     deadline_seconds: Annotated[
         float, Field(gt=0, le=LONGEST_DEADLINE_S, description="Expire unless it has ended in this time; up to 30 days.")
     ]
+    reject_if_late: Annotated[
+        bool, Field(description="Answer 429 if by what waits before it the job would miss its deadline.")
+    ]
     run_at: Annotated[Instant, Field(description="Not before this; at most a year ahead.")]
     webhook: Annotated[WebhookRequest, BeforeValidator(_few)]
 

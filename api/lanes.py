@@ -10,11 +10,12 @@ from api.answers import JSON, Answer, answer
 from api.body import decode, read, require_type
 from api.lane_inputs import LaneChanges, PurgeRequest
 from api.query import parameters, tokens
-from api.schemas import LaneBody, LaneCapacity, LaneList, PurgeBody
+from api.schemas import LaneBody, LaneCapacity, LaneEtaError, LaneList, PurgeBody
 from api.services import ApiServices
 from api.shapes import Shape
 from ktqueue.control import UNCONTROLLED, LaneControl, LaneMode
 from ktqueue.intake import LaneStatus
+from ktqueue.lanes.accuracy import Accuracy
 from ktqueue.operating import Purge
 from ktqueue.room import ANSWER_TOKENS, PROMPT_TOKENS, Room
 from ktqueue.store.base import Queued
@@ -135,9 +136,14 @@ def _lane(status: LaneStatus, control: LaneControl, prompt_tokens: int, answer_t
         "depth": status.depth,
         "running": status.running,
         "throughput": None if status.rate is None else round(status.rate, 3),
+        "eta_error": None if status.accuracy is None else _eta_error(status.accuracy),
         "oldest_wait_seconds": status.oldest_wait_s,
         "capacity": None if status.room is None else _capacity(status.room, prompt_tokens, answer_tokens),
     }
+
+
+def _eta_error(accuracy: Accuracy) -> LaneEtaError:
+    return {"p50": round(accuracy.p50, 3), "p90": round(accuracy.p90, 3), "jobs": accuracy.jobs}
 
 
 def _capacity(room: Room, prompt_tokens: int, answer_tokens: int) -> LaneCapacity:

@@ -92,6 +92,14 @@ class LaneCapacity(TypedDict):
     jobs_at_once: Annotated[int, Field(description="Jobs of that size that fit together; 0: not even one.")]
 
 
+class LaneEtaError(TypedDict):
+    """How far `eta_seconds`, as it was at submit, was from the wait, as a part of the wait; of the latest jobs."""
+
+    p50: float
+    p90: float
+    jobs: int
+
+
 class LaneBody(TypedDict):
     """The queue of one model."""
 
@@ -107,6 +115,7 @@ class LaneBody(TypedDict):
     running: int
     throughput: Annotated[float | None, Field(description="Jobs finished per second of late; null: too few to say.")]
     oldest_wait_seconds: Annotated[float | None, Field(description="How long the first in it has waited.")]
+    eta_error: Annotated[LaneEtaError | None, Field(description="null: no job has waited a second for a day.")]
     capacity: Annotated[LaneCapacity | None, Field(description="Of one slot; null: none has told for a day.")]
 
 

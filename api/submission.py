@@ -53,6 +53,7 @@ class Submissions:
             max_attempts=asked.get("max_attempts", 3),
             metadata=asked.get("metadata", {}),
             deadline_s=asked.get("deadline_seconds"),
+            reject_if_late=self._rejects_if_late(asked.get("reject_if_late", False), asked.get("deadline_seconds")),
             run_at=self._not_too_far(asked.get("run_at")),
             webhook=self._webhook(asked.get("webhook")),
             tenant=tenant,
@@ -63,6 +64,12 @@ class Submissions:
             return None
         with as_broken_rules():
             return self._webhooks.webhook(asked["url"], asked.get("events"), field="webhook.url")
+
+    @staticmethod
+    def _rejects_if_late(asked: bool, deadline_s: float | None) -> bool:
+        if asked and deadline_s is None:
+            raise BrokenRules([{"field": "reject_if_late", "message": "needs deadline_seconds"}])
+        return asked
 
     def _not_too_far(self, run_at: int | None) -> int | None:
         if run_at is not None and run_at > (self._clock() + LONGEST_AHEAD_S) * 1000:

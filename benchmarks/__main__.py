@@ -14,6 +14,7 @@ from benchmarks import (
     bulk,
     drain,
     engines,
+    fairness,
     idle,
     memory,
     serve,
@@ -37,6 +38,7 @@ SCENARIOS = {
     "webhook-backlog": webhook_backlog.measure,
     "engines": engines.measure,
     "serve": serve.measure,
+    "fairness": fairness.measure,
 }
 
 

@@ -17,6 +17,7 @@ from ktqueue.job import Task
 from ktqueue.lanes.redis import BACKLOG, RedisLanes
 from ktqueue.redis_client import connect
 from ktqueue.settings import Settings
+from ktqueue.tenant import DEFAULT_TENANT
 from ktqueue.webhook import TERMINAL, Webhook
 from ktqueue.webhook_addresses import origin
 
@@ -49,14 +50,27 @@ class Ours(Side):
         (self.home / "models.toml").write_text(MODELS, encoding="utf-8")
         run_once(python("ktqueue.migrate"), self.settings().as_env())
 
-    def preload(self, jobs: int, urls: Sequence[str] = ()) -> None:
-        """Through the use case that a bulk submit calls. The ends of the jobs are told to each of ``urls`` in turn."""
+    def preload(self, jobs: int, urls: Sequence[str] = (), tenants: int = 0) -> None:
+        """Through the use case that a bulk submit calls. The ends of the jobs are told to each of ``urls`` in turn.
+
+        They belong to so many ``tenants``; 0 is the only one that there is without keys.
+        """
         intake = bootstrap(self.settings()).intake
         webhooks = cycle([Webhook(url, origin(url), TERMINAL) for url in urls] or [None])
         for start in range(0, jobs, GROUP):
             numbers = range(start, min(start + GROUP, jobs))
             intake.submit_many(
-                [Submission("echo", Task.ECHO, {"n": number}, {}, webhook=next(webhooks)) for number in numbers]
+                [
+                    Submission(
+                        "echo",
+                        Task.ECHO,
+                        {"n": number},
+                        {},
+                        webhook=next(webhooks),
+                        tenant=f"tenant-{number % tenants}" if tenants else DEFAULT_TENANT,
+                    )
+                    for number in numbers
+                ]
             )
 
     def working(self) -> AbstractContextManager[Popen[bytes]]:

@@ -42,13 +42,17 @@ def backlog_of(census: Sequence[LaneCensus], taken_at: int) -> Backlog:
 
 @dataclass(slots=True)
 class _Reading:
-    """What is queued, with what was admitted since it was read. ``rates`` are jobs per second, where known."""
+    """What is queued, with what was admitted since it was read.
+
+    ``rates`` are jobs per second and ``ms_each`` what a run takes for each unit of its cost, where known.
+    """
 
     until: float
     depths: Counter[str]
     later: Counter[str]
     size: int
     rates: Mapping[str, float]
+    ms_each: Mapping[str, float]
     jobs: int = 0
 
     @property
@@ -108,6 +112,11 @@ class Admission:
                 self._check_lane(reading, model, count)
             self._check_all(reading, len(jobs), size)
             self._count(reading, jobs, size)
+
+    def run_ms(self, model: str, cost: int) -> float:
+        """How long a job of this cost may run, by the last reading; 0 where that is not known."""
+        reading = self._reading
+        return 0.0 if reading is None else cost * reading.ms_each.get(model, 0.0)
 
     def wait_s(self, model: str) -> float | None:
         """How long what was admitted last may wait for its turn, by the last reading; None is 'unknown'."""
@@ -180,13 +189,14 @@ class Admission:
         views = self._lanes.views(self._models.union(backlog.later))
         depths = Counter({model: view.depth for model, view in views.items()})
         rates = {model: view.rate for model, view in views.items() if view.rate is not None}
-        return _Reading(now + REFRESH_S, depths, Counter(backlog.later), backlog.size, rates), backlog.taken_at
+        ms_each = {model: view.ms_each for model, view in views.items() if view.ms_each is not None}
+        return _Reading(now + REFRESH_S, depths, Counter(backlog.later), backlog.size, rates, ms_each), backlog.taken_at
 
     def _read_store(self, now: float) -> tuple[_Reading, int]:
         census, taken_at = self._census()
         backlog = backlog_of(census, taken_at)
         depths = Counter({lane.model: lane.due for lane in census})
-        return _Reading(now + REFRESH_AWAY_S, depths, Counter(backlog.later), backlog.size, {}), taken_at
+        return _Reading(now + REFRESH_AWAY_S, depths, Counter(backlog.later), backlog.size, {}, {}), taken_at
 
     def _census(self) -> tuple[list[LaneCensus], int]:
         taken_at = self._store.now()

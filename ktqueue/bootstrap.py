@@ -16,6 +16,7 @@ from ktqueue.events.redis import RedisEvents
 from ktqueue.execution import Execution
 from ktqueue.failpoints import Failpoints
 from ktqueue.following import Following
+from ktqueue.foretelling import Foretelling
 from ktqueue.intake import Intake
 from ktqueue.key_use import KeyUse
 from ktqueue.keys import Keys
@@ -120,12 +121,20 @@ def bootstrap(settings: Settings) -> Services:
         access=_access(settings, registry),
         keys=Keys(registry),
         catalogue=catalogue,
-        intake=Intake(store, lanes, events, Admission(store, lanes, watched, bounds=bounds)),
+        intake=Intake(store, lanes, events, Admission(store, lanes, watched, bounds=bounds), Foretelling(lanes)),
         operating=Operating(store, lanes, events, controls, presence),
         following=Following(store, events),
         execution=Execution(store, lanes, events, watched, lease_ms=int(settings.lease_seconds * 1000)),
         recovery=recovery,
-        sweep=Sweep(store, lanes, events, recovery, retention, redelivery=redelivery),
+        sweep=Sweep(
+            store,
+            lanes,
+            events,
+            recovery,
+            retention,
+            redelivery=redelivery,
+            weights=lambda: {tenant.name: tenant.weight for tenant in registry.tenants()},
+        ),
         presence=presence,
         store=store,
         outbox=outbox,

@@ -111,6 +111,16 @@ class QueueFull(KtqueueError):
         self.retry_after_s = retry_after_s
 
 
+class TooLate(KtqueueError):
+    """By what waits before it a job would end after its deadline. ``retry_after_s``: whole seconds, at least 1."""
+
+    code = "too_late"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class LaneDraining(KtqueueError):
     """An operator ordered that the lane takes no new jobs; those that it has are run."""
 

@@ -15,13 +15,15 @@ from ktqueue.errors import (
     LanesUnavailable,
     NotFound,
     QueueFull,
+    TooLate,
     Unavailable,
 )
 from ktqueue.events.base import Events
-from ktqueue.fair import Ahead
+from ktqueue.foretelling import Foretelling
 from ktqueue.gathering import Gathering
 from ktqueue.history import terminal_event
 from ktqueue.job import Attempt, Job, JobState, JsonObject, Place, Task, last_attempt, new_job_id, size_of
+from ktqueue.lanes.accuracy import Accuracy
 from ktqueue.lanes.base import Lanes, LaneView
 from ktqueue.ownership import owned
 from ktqueue.rank import DEFAULT_PRIORITY, rank
@@ -46,6 +48,7 @@ class Submission:
     max_attempts: int = 3
     metadata: Mapping[str, str] = field(default_factory=dict)
     deadline_s: float | None = None
+    reject_if_late: bool = False
     run_at: int | None = None
     webhook: Webhook | None = None
     tenant: str = DEFAULT_TENANT
@@ -60,7 +63,8 @@ class LaneStatus:
     running: int
     rate: float | None
     oldest_wait_s: float | None
-    room: Room | None
+    room: Room | None = None
+    accuracy: Accuracy | None = None
 
 
 class Intake:
@@ -72,6 +76,7 @@ class Intake:
         lanes: Lanes,
         events: Events,
         admission: Admission,
+        foretelling: Foretelling,
         *,
         new_id: Callable[[], str] = new_job_id,
     ) -> None:
@@ -79,18 +84,21 @@ class Intake:
         self._lanes = lanes
         self._events = events
         self._admission = admission
+        self._foretelling = foretelling
         self._gather = Gathering(self._commit)
         self._new_id = new_id
 
     def submit(self, submission: Submission, key: IdempotencyKey | None = None) -> tuple[Job, bool]:
         """Accept one job: (the job, whether it is new). Once this returns, the job is committed.
 
-        Raises QueueFull; LaneDraining; IdempotencyMismatch if ``key`` was used for something else; StoreUnavailable.
+        Raises QueueFull; LaneDraining; TooLate; IdempotencyMismatch if ``key`` was used for something else;
+        StoreUnavailable.
         """
         job = self._job(submission, self._store.now())
         try:
+            self.refuse_late(submission)
             self._admission.admit([job])
-        except (QueueFull, LaneDraining):
+        except (QueueFull, LaneDraining, TooLate):
             # A lane that takes nothing now did when this request was accepted, if it is here for the second time.
             kept = None if key is None else self._store.kept(submission.tenant, key.key)
             if key is None or kept is None:
@@ -121,6 +129,12 @@ class Intake:
         self._commit(jobs)
         return jobs
 
+    def refuse_late(self, submission: Submission) -> None:
+        """Raises TooLate if it would be late, and would rather not be taken then."""
+        if submission.reject_if_late:
+            now = self._store.now()
+            self._foretelling.refuse_late(self._job(submission, now), now)
+
     def get(self, job_id: str, tenant: str = DEFAULT_TENANT) -> Job:
         """The job as it is now. Raises NotFound."""
         return owned(self._store.get(job_id), job_id, tenant)
@@ -139,16 +153,7 @@ class Intake:
 
     def place(self, job: Job) -> Place:
         """Where a job stands in its lane, and when its turn may come; unknown for one that is not waiting."""
-        if job.state is not JobState.QUEUED:
-            return Place()
-        try:
-            ahead = self._lanes.ahead(job.model, job.id)
-            view = self._lanes.view(job.model)
-        except LanesUnavailable:
-            return Place()
-        if ahead is None:
-            return Place()
-        return Place(ahead.jobs, _eta_s(ahead, view))
+        return self._foretelling.place(job)
 
     def wait_s(self, model: str) -> float | None:
         """How long a job that was just accepted may wait for its turn; cheap, so roughly. None is 'unknown'."""
@@ -209,7 +214,15 @@ class Intake:
         census = {lane.model: lane for lane in self._store.census()}
         now = self._store.now()
         views, rooms = self._lanes.views(models), self._lanes.rooms(models)
-        return [_lane_status(model, views[model], census.get(model), rooms.get(model), now) for model in models]
+        told = self._lanes.accuracies(models)
+        return [
+            replace(
+                _lane_status(model, views[model], census.get(model), now),
+                room=rooms.get(model),
+                accuracy=told.get(model),
+            )
+            for model in models
+        ]
 
     def ping(self) -> dict[str, str]:
         """Ask what we depend on: {"database": "ok", "redis": "…what is wrong"}."""
@@ -226,6 +239,7 @@ class Intake:
     def _job(self, submission: Submission, now: int) -> Job:
         due_at = max(now, submission.run_at or now)
         deadline_at = None if submission.deadline_s is None else now + int(submission.deadline_s * 1000)
+        cost = estimated_cost(submission.task, submission.input, submission.params)
         webhook = submission.webhook
         return Job(
             id=self._new_id(),
@@ -234,7 +248,7 @@ class Intake:
             input=submission.input,
             params=submission.params,
             created_at=now,
-            rank=rank(due_at, deadline_at),
+            rank=rank(due_at, deadline_at, self._admission.run_ms(submission.model, cost)),
             priority=submission.priority,
             max_attempts=submission.max_attempts,
             metadata=submission.metadata,
@@ -245,7 +259,7 @@ class Intake:
             webhook_target=webhook.target if webhook else None,
             webhook_events=int(webhook.events) if webhook else 0,
             tenant=submission.tenant,
-            cost=estimated_cost(submission.task, submission.input, submission.params),
+            cost=cost,
         )
 
     def _commit(self, jobs: Sequence[Job]) -> None:
@@ -259,6 +273,8 @@ class Intake:
         except LanesUnavailable as error:
             # They are committed, so they are accepted: the sweep brings them into their lanes.
             logger.debug("%d accepted jobs wait for the sweep: %s", len(entries), error)
+        else:
+            self._foretelling.note(jobs)
 
     def _announce_cancel(self, before: Job, job: Job) -> None:
         try:
@@ -272,15 +288,7 @@ class Intake:
             logger.debug("the cancel of %s is not announced: %s", job.id, error)
 
 
-def _eta_s(ahead: Ahead, view: LaneView) -> float | None:
-    """When the turn comes of a job with so much before it."""
-    if view.speed is not None:
-        return ahead.cost / view.speed
-    # Nobody had to wait of late, so it may go faster than this.
-    return None if view.rate is None else (ahead.jobs + 1) / view.rate
-
-
-def _lane_status(model: str, view: LaneView, census: LaneCensus | None, room: Room | None, now: int) -> LaneStatus:
+def _lane_status(model: str, view: LaneView, census: LaneCensus | None, now: int) -> LaneStatus:
     oldest = census.oldest_due_at if census else None
     return LaneStatus(
         model=model,
@@ -288,5 +296,4 @@ def _lane_status(model: str, view: LaneView, census: LaneCensus | None, room: Ro
         running=census.running if census else 0,
         rate=view.rate,
         oldest_wait_s=None if oldest is None else max(0, now - oldest) / 1000,
-        room=room,
     )

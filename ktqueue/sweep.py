@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ktqueue.admission import backlog_of
@@ -43,7 +43,7 @@ class Repairs:
 
 
 class Sweep:
-    """The periodic repair. ``redelivery`` sees to the outbox."""
+    """The periodic repair. ``redelivery`` sees to the outbox, ``weights`` are those of tenants that have one."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Sweep:
         retention: Retention,
         *,
         redelivery: Callable[[], int],
+        weights: Callable[[], Mapping[str, float]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -62,6 +63,7 @@ class Sweep:
         self._recovery = recovery
         self._retention = retention
         self._redelivery = redelivery
+        self._weights = weights
         self._clock = clock
         self._counted: Sequence[LaneCensus] = ()
         self._count_at = clock()
@@ -109,6 +111,7 @@ class Sweep:
             self._counted = self._store.census()
             took = self._clock() - began
             self._lanes.tell_backlog(backlog_of(self._counted, taken_at))
+            self._lanes.tell_weights(self._weights())
             self._count_at = began + min(took / CENSUS_SHARE, LONGEST_CENSUS_S)
         return self._counted
 

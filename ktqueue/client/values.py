@@ -34,6 +34,7 @@ class JobOptions(TypedDict, total=False):
     max_attempts: int
     metadata: Mapping[str, str]
     deadline_seconds: float
+    reject_if_late: bool
     run_at: datetime
     """Not before this; without a time zone it is local time."""
     webhook: WebhookOptions

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ktqueue.fair import Ahead
+from ktqueue.lanes.accuracy import Accuracy
 from ktqueue.room import Room
 from ktqueue.turns import Entry
 
@@ -103,6 +104,12 @@ class Lanes(Protocol):
 
     def rooms(self, models: Collection[str]) -> dict[str, Room]:
         """What a slot of each lane holds, as was told last; lanes of which it is not known are left out."""
+
+    def foretell(self, model: str, job_id: str, wait_ms: int) -> None:
+        """Keep that a job which waits has been told to wait so long from now: when it is pulled, that is judged."""
+
+    def accuracies(self, models: Collection[str]) -> dict[str, Accuracy]:
+        """How true what was foretold has been of late; lanes of which nothing is known are left out."""
 
     def ring(self, model: str) -> None:
         """Wake a worker of this lane, unless a bell is already pending."""

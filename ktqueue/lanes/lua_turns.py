@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ktqueue.fair import LOOK, TENANTS_ASKED
+from ktqueue.lanes.accuracy import KEPT, KEPT_MS, LEAST_MS
 from ktqueue.lanes.lua_lane import STATE, WEIGHTS
 from ktqueue.rank import HIGHEST_PRIORITY
 from ktqueue.turns import AGE_MS, AGED_EVERY
@@ -62,16 +63,16 @@ local function aged(priority)
   end
 end
 
+local top, all_calm = {HIGHEST_PRIORITY}, false
+
 local function choose()
-  local top = nil
-  for priority = {HIGHEST_PRIORITY}, 0, -1 do
-    if waits_in(priority) then top = priority break end
-  end
-  if top == nil then return nil end
+  while top >= 0 and not waits_in(top) do top = top - 1 end
+  if top < 0 then return nil end
   if since_aged < {AGED_EVERY - 1} then
     since_aged = since_aged + 1
     return top
   end
+  if all_calm then return top end
   local after = math.min(last_aged, top)
   for step = 1, top do
     local priority = after - step
@@ -81,6 +82,7 @@ local function choose()
       return priority
     end
   end
+  all_calm = true
   return top
 end
 
@@ -122,8 +124,8 @@ local function read(priority, round, tenant, index)
     local more = redis.call('ZRANGE', queue(priority, tenant), #ids, #ids + size - 1)
     if #more < size then round.whole[tenant] = true end
     for _, member in ipairs(more) do
-      local id, cost = string.match(member, '^(%S+) (%d+)$')
-      ids[#ids + 1], costs[#costs + 1] = id, tonumber(cost)
+      local space = string.find(member, ' ', 1, true)
+      ids[#ids + 1], costs[#costs + 1] = string.sub(member, 1, space - 1), tonumber(string.sub(member, space + 1))
     end
   end
   return ids[index + 1], costs[index + 1]
@@ -141,7 +143,7 @@ local function give(priority)
   round.time = math.max(round.time, tag)
   round.tags[tenant] = tag + cost / round.weights[tenant]
   if read(priority, round, tenant, index + 1) or (guest and guest[1] == priority and guest[2] == tenant) then
-    round.heap[1] = {{round.tags[tenant], tenant}}
+    round.heap[1][1] = round.tags[tenant]
     sink(round.heap)
   else
     drop_first(round.heap)
@@ -153,6 +155,9 @@ end
 
 PULL = (
     _TURNS
+    + f"""
+local LEAST_MS, KEPT, KEPT_MS = {LEAST_MS}, {KEPT}, {KEPT_MS}
+"""
     + """
 limit, now = tonumber(ARGV[2]), now_ms()
 local pulled, sums, by_class = {}, {}, {}
@@ -189,10 +194,37 @@ for priority, ids in pairs(by_class) do
   end
   forget(priority)
 end
+local foretold = 'ktq:foretold:' .. model
+if redis.call('EXISTS', foretold) == 1 then
+  local told, errors = redis.call('HMGET', foretold, unpack(pulled)), 'ktq:errors:' .. model
+  for _, each in ipairs(told) do
+    if each then
+      local wait_ms, at = string.match(each, '^(%d+) (%d+)$')
+      local waited_ms = now - at
+      if math.max(wait_ms, waited_ms) >= LEAST_MS then
+        redis.call('LPUSH', errors, math.abs(wait_ms - waited_ms) / math.max(waited_ms, LEAST_MS))
+      end
+    end
+  end
+  redis.call('HDEL', foretold, unpack(pulled))
+  redis.call('LTRIM', errors, 0, KEPT - 1)
+  redis.call('PEXPIRE', errors, KEPT_MS)
+end
 return pulled
 """
 )
 """``model, limit``; the ids in their order. ``limit`` is some thousands at most: Lua's stack holds no more."""
+
+FORETELL = (
+    STATE
+    + f"""
+local foretold = 'ktq:foretold:' .. model
+if redis.call('HLEN', foretold) >= {KEPT} then redis.call('DEL', foretold) end
+redis.call('HSET', foretold, ARGV[2], ARGV[3] .. ' ' .. string.format('%d', now_ms()))
+redis.call('PEXPIRE', foretold, {KEPT_MS})
+"""
+)
+"""``model, id, wait_ms``"""
 
 AHEAD = (
     _TURNS

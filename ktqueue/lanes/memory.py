@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from ktqueue.fair import Ahead, FairQueue
+from ktqueue.lanes.accuracy import KEPT, Accuracy, accuracy_of, error_of
 from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Ended, LaneView
 from ktqueue.lanes.pace import SPANS, Service, pace, span_of
 from ktqueue.room import Room
@@ -21,6 +22,8 @@ CANCELS_KEPT = 10_000
 class _Lane:
     queue: FairQueue
     service: Service = field(default_factory=Service)
+    foretold: dict[str, tuple[int, int]] = field(default_factory=dict)
+    errors: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
     bell_until: int = 0
     finished: Counter[int] = field(default_factory=Counter)
     cancels: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=CANCELS_KEPT))
@@ -56,7 +59,13 @@ class MemoryLanes:
     def pull(self, model: str, limit: int) -> list[str]:
         """Take out up to ``limit`` ids, those whose turn it is; no two callers get the same id."""
         with self._lock:
-            return self._lane(model).queue.pull(limit, self._clock())
+            lane, now = self._lane(model), self._clock()
+            ids = lane.queue.pull(limit, now)
+            for job_id in ids:
+                foretold_ms, told_at = lane.foretold.pop(job_id, (0, now))
+                error = error_of(foretold_ms, now - told_at)
+                lane.errors += [] if error is None else [error]
+            return ids
 
     def remove(self, model: str, job_id: str) -> None:
         """Take one id out, if it is there."""
@@ -107,6 +116,20 @@ class MemoryLanes:
         """What a slot of each lane holds, as was told last; lanes of which it is not known are left out."""
         told = {model: self._rooms[model] for model in models if model in self._rooms}
         return {model: room for model, (room, until) in told.items() if self._clock() < until}
+
+    def foretell(self, model: str, job_id: str, wait_ms: int) -> None:
+        """Keep that a job which waits has been told to wait so long from now: when it is pulled, that is judged."""
+        with self._lock:
+            lane = self._lane(model)
+            if len(lane.foretold) >= KEPT:
+                lane.foretold.clear()
+            lane.foretold[job_id] = wait_ms, self._clock()
+
+    def accuracies(self, models: Collection[str]) -> dict[str, Accuracy]:
+        """How true what was foretold has been of late; lanes of which nothing is known are left out."""
+        with self._lock:
+            told = {model: accuracy_of(self._lane(model).errors) for model in models}
+        return {model: accuracy for model, accuracy in told.items() if accuracy is not None}
 
     def ring(self, model: str) -> None:
         """Wake a worker of this lane, unless a bell is already pending."""

@@ -8,6 +8,8 @@
 ``ktq:paid:<model>:<class>``  sorted set, tenants without jobs whose tag is still ahead
 ``ktq:fair:<model>``          hash: each class's virtual time and cost, and which was served as aged
 ``ktq:weights``               hash: weights of tenants
+``ktq:foretold:<model>``      hash: waits that were foretold of jobs, and when; capped, expires
+``ktq:errors:<model>``        list: how wrong the latest of those were; capped, expires
 ``ktq:service:<model>``       hash: how fast it is served while jobs wait; expires
 ``ktq:bell:<model>``          there while a bell is on its way; expires
 ``ktq:finished:<model>``      hash, jobs finished by span of time on the server's clock; expires
@@ -28,6 +30,7 @@ import orjson
 
 from ktqueue.fair import Ahead
 from ktqueue.lanes import lua_lane, lua_turns
+from ktqueue.lanes.accuracy import KEPT, Accuracy, accuracy_of
 from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Ended, LaneView
 from ktqueue.lanes.pace import Service, pace
 from ktqueue.rank import HIGHEST_PRIORITY
@@ -58,6 +61,7 @@ class RedisLanes:
         self._add = client.register_script(lua_lane.ADD)
         self._pull = client.register_script(lua_turns.PULL)
         self._remove = client.register_script(lua_lane.REMOVE)
+        self._foretell = client.register_script(lua_turns.FORETELL)
         self._ahead = client.register_script(lua_turns.AHEAD)
         self._count_finished = client.register_script(lua_lane.COUNT_FINISHED)
 
@@ -149,6 +153,19 @@ class RedisLanes:
         with self._client.served():
             told = cast("list[str | None]", self._client.mget([f"ktq:room:{model}" for model in models]))
         return {model: Room.from_json(room) for model, room in zip(models, told, strict=True) if room is not None}
+
+    def foretell(self, model: str, job_id: str, wait_ms: int) -> None:
+        """Keep that a job which waits has been told to wait so long from now: when it is pulled, that is judged."""
+        with self._client.served():
+            self._foretell(args=[model, job_id, wait_ms])
+
+    def accuracies(self, models: Collection[str]) -> dict[str, Accuracy]:
+        """How true what was foretold has been of late; lanes of which nothing is known are left out."""
+        with self._client.served(), self._client.pipeline(transaction=False) as batch:
+            for model in models:
+                batch.lrange(f"ktq:errors:{model}", 0, KEPT - 1)
+            told = [accuracy_of([float(error) for error in errors]) for errors in batch.execute()]
+        return {model: each for model, each in zip(models, told, strict=True) if each is not None}
 
     def ring(self, model: str) -> None:
         """Wake a worker of this lane, unless a bell is already pending."""

@@ -59,6 +59,7 @@ def test_lanes_tell_what_waits_and_runs(api: Api) -> None:
         "depth": 2,
         "running": 1,
         "throughput": 2.0,
+        "eta_error": None,
         "oldest_wait_seconds": 2.5,
         "capacity": None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from threading import Barrier, Thread
@@ -281,3 +282,27 @@ def test_one_key_makes_one_job_under_concurrency(api: Api) -> None:
 
     assert api.scene.waiting() == list(ids)
     assert len(ids) == 1
+
+
+# --- too late --------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_would_be_late_and_would_rather_not_be_is_refused_at_once(api: Api) -> None:
+    api.scene.true_lanes.count_finished("echo", ended(10))
+    for _ in range(60):
+        api.accepted()
+    late = ECHO | {"deadline_seconds": 5, "reject_if_late": True, "priority": 0}
+
+    answer = api.submit(late)
+    assert problem_of(answer, 429)["code"] == "too_late"
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    api.accepted(late | {"priority": 9})
+
+    [line] = api.bulk(json.dumps(late).encode()).get_data(as_text=True).splitlines()
+    assert json.loads(line)["error"]["code"] == "too_late"
+
+
+def test_who_would_rather_not_be_late_says_when_that_is(api: Api) -> None:
+    problem = problem_of(api.submit(ECHO | {"reject_if_late": True}), 422)
+
+    assert problem["errors"] == [{"field": "reject_if_late", "message": "needs deadline_seconds"}]

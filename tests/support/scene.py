@@ -14,6 +14,7 @@ from ktqueue.errors import LanesUnavailable, StoreUnavailable, Unavailable
 from ktqueue.events.base import Event, EventId
 from ktqueue.events.memory import MemoryEvents
 from ktqueue.execution import Execution
+from ktqueue.foretelling import Foretelling
 from ktqueue.intake import Intake, Submission
 from ktqueue.job import Job, Task
 from ktqueue.lanes.base import Ended
@@ -114,6 +115,7 @@ class Scene:
         self.clock = Clock()
         self.bells: list[str] = []
         self.dead: set[str] = set()
+        self.weights: dict[str, float] = {}
         self.true_outbox = MemoryOutbox(self.clock.now)
         self.rung_for_deliveries = 0
         self.true_store = MemoryStore(self.clock.now, self.true_outbox, self._ring_for_deliveries)
@@ -134,7 +136,13 @@ class Scene:
         )
         self.bounds = Bounds(lane=max_queued, jobs=max_queued_all, size=max_queued_bytes)
         self.admission = self.new_admission()
-        self.intake = Intake(self.store, self.lanes, self.events, self.admission)
+        self.intake = Intake(
+            self.store,
+            self.lanes,
+            self.events,
+            self.admission,
+            Foretelling(self.lanes, clock=self.clock.monotonic),
+        )
         self.execution = Execution(
             self.store, self.lanes, self.events, self.watched(), lease_ms=LEASE_MS, jitter=lambda: jitter
         )
@@ -148,7 +156,14 @@ class Scene:
         )
         redelivery = Redelivery(self.outbox, is_dead=self.dead.__contains__, ring=self._ring_for_deliveries)
         return Sweep(
-            self.store, self.lanes, self.events, recovery, retention, redelivery=redelivery, clock=self.clock.monotonic
+            self.store,
+            self.lanes,
+            self.events,
+            recovery,
+            retention,
+            redelivery=redelivery,
+            weights=lambda: self.weights,
+            clock=self.clock.monotonic,
         )
 
     def _ring_for_deliveries(self) -> None:

@@ -215,10 +215,10 @@ def test_lanes_are_seen_from_both_sides(scene: Scene) -> None:
     ]
 
 
-def test_however_many_lanes_there_are_redis_is_asked_twice(scene: Scene) -> None:
+def test_however_many_lanes_there_are_redis_is_asked_three_times(scene: Scene) -> None:
     scene.intake.lanes([f"lane-{number}" for number in range(20)])
 
-    assert scene.redis.calls.total() == 2
+    assert scene.redis.calls.total() == 3
 
 
 def test_a_ping_says_which_part_is_away(scene: Scene) -> None:

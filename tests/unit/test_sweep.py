@@ -396,3 +396,13 @@ def test_what_was_counted_is_told_to_whoever_admits(scene: Scene) -> None:
     scene.sweep()
 
     assert scene.true_lanes.backlog() == Backlog(scene.clock.now(), {MODEL: 1}, 2 * job.size)
+
+
+def test_the_weights_of_tenants_are_told_to_the_lanes(scene: Scene) -> None:
+    scene.weights["a"] = 2.0
+    scene.sweep()
+    for number in range(30):
+        scene.submit(tenant="ab"[number % 2])
+
+    tenants = [job.tenant for job in scene.claim(18)]
+    assert (tenants.count("a"), tenants.count("b")) == (12, 6)

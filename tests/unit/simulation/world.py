@@ -21,6 +21,7 @@ from ktqueue.events.base import START, Event, EventId
 from ktqueue.events.memory import MemoryEvents
 from ktqueue.execution import Execution
 from ktqueue.following import Following
+from ktqueue.foretelling import Foretelling
 from ktqueue.intake import Intake, Submission
 from ktqueue.job import TRANSITIONS, Job, JobState
 from ktqueue.lanes.memory import MemoryLanes
@@ -104,6 +105,7 @@ class World:
             recovery,
             retention,
             redelivery=redelivery,
+            weights=dict,
             clock=self.clock.monotonic,
         )
         self.following = Following(self._store, self._events, clock=self.clock.monotonic, sleep=self.clock.sleep)
@@ -137,7 +139,12 @@ class World:
         """Of an API process that serves one request: what its threads share is tested elsewhere."""
         admission = Admission(self._store, self._lanes, self._controls, bounds=BOUNDS, clock=self.clock.monotonic)
         return Intake(
-            self._store, self._lanes, self._events, admission, new_id=lambda: f"job_{next(self._numbers):032x}"
+            self._store,
+            self._lanes,
+            self._events,
+            admission,
+            Foretelling(self._lanes, clock=self.clock.monotonic),
+            new_id=lambda: f"job_{next(self._numbers):032x}",
         )
 
     def submit(self, submission: Submission, key: str | None) -> Actor:
