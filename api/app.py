@@ -19,6 +19,7 @@ from api.keys import Keys
 from api.lanes import Lanes
 from api.operations import OPERATIONS
 from api.services import ApiServices
+from api.tenants import Tenants
 from api.waits import Waits
 from api.webhook_endpoints import WebhookEndpoints
 from api.webhook_keys import WebhookKeys
@@ -46,7 +47,8 @@ def create_app(services: ApiServices) -> Flask:
     HealthResource(services).register(app)
     Docs(services).register(app)
     Keys(services).register(app)
-    auth.register(app, services.access, OPERATIONS)
+    Tenants(services).register(app)
+    auth.register(app, services.access, services.quotas, OPERATIONS)
     return app
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from flask import Flask, g, request
+from flask import Flask, Response, g, request
 
 from api.operation import Operation
 from ktqueue.access import Access
 from ktqueue.errors import Forbidden
+from ktqueue.quotas import Quotas, Standing
+from ktqueue.rates.base import WINDOW_S
 from ktqueue.tenant import Caller, Scope
 
 UNDOCUMENTED = frozenset({"openapi", "docs", "docs_file"})
@@ -17,7 +19,7 @@ UNDOCUMENTED = frozenset({"openapi", "docs", "docs_file"})
 _VARIABLE = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
-def register(app: Flask, access: Access, operations: Iterable[Operation]) -> None:
+def register(app: Flask, access: Access, quotas: Quotas, operations: Iterable[Operation]) -> None:
     """Ask of each request who sent it, but for those that are for everybody. Call it once every route is there.
 
     Raises KeyError for a route that no operation tells of, so that none is open by mistake.
@@ -32,8 +34,21 @@ def register(app: Flask, access: Access, operations: Iterable[Operation]) -> Non
         g.caller = access.caller(request.environ.get("HTTP_AUTHORIZATION"))
         if scope is not None and scope not in g.caller.scopes:
             raise Forbidden(scope)
+        g.standings = quotas.request(g.caller)
 
     app.before_request(identify)
+    app.after_request(_tell_standings)
+
+
+def _tell_standings(response: Response) -> Response:
+    """`RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10)."""
+    standings: Sequence[Standing] = g.get("standings", ())
+    if standings:
+        policies = (f'"{each.name}";q={each.most};w={WINDOW_S}' for each in standings)
+        left = (f'"{each.name}";r={each.left.remaining};t={each.left.reset_s}' for each in standings)
+        response.headers["RateLimit-Policy"] = ", ".join(policies)
+        response.headers["RateLimit"] = ", ".join(left)
+    return response
 
 
 def _scopes(app: Flask, told: dict[tuple[str, str], Scope | None]) -> dict[tuple[str | None, str], Scope | None]:

@@ -8,7 +8,7 @@ import orjson
 from flask import Flask, request
 
 from api.answers import Answer
-from api.auth import tenant
+from api.auth import caller
 from api.body import decode, require_length, require_type
 from api.errors import BrokenRules, Malformed, line_error
 from api.lines import Bounds, Line, lines
@@ -19,6 +19,7 @@ from api.submission import Submissions
 from ktqueue.errors import Invalid, KtqueueError, LaneDraining, QueueFull, StoreUnavailable, TooLate
 from ktqueue.intake import Intake, Submission
 from ktqueue.representation import JOBS
+from ktqueue.tenant import Caller
 
 BULK = f"{JOBS}:bulk"
 NDJSON = "application/x-ndjson"
@@ -47,7 +48,7 @@ class Bulk:
         require_length(request, self._bounds.total_bytes)
         if "HTTP_IDEMPOTENCY_KEY" in request.environ:
             raise Malformed("a bulk submit takes no key", field="Idempotency-Key")
-        entry = _Entry(self._intake, self._submissions, tenant())
+        entry = _Entry(self._intake, self._submissions, caller())
         # Copied together as they come: each document that orjson makes holds 4 KB for as long as it lives.
         answers = bytearray()
         for group in _groups(lines(request.stream, self._bounds)):
@@ -73,8 +74,8 @@ def _groups(numbered: Iterable[Line]) -> Iterator[list[Line]]:
 class _Entry:
     """One bulk submit on its way in: what a lane or the store refused once is not asked of it again."""
 
-    def __init__(self, intake: Intake, submissions: Submissions, tenant: str) -> None:
-        self._tenant = tenant
+    def __init__(self, intake: Intake, submissions: Submissions, caller: Caller) -> None:
+        self._caller = caller
         self._intake = intake
         self._submissions = submissions
         self._down: StoreUnavailable | None = None
@@ -99,7 +100,7 @@ class _Entry:
     def _parsed(self, line: bytes | Invalid) -> Submission:
         if isinstance(line, Invalid):
             raise line
-        return self._submissions.parse(decode(line), self._tenant)
+        return self._submissions.parse(decode(line), self._caller)
 
     def _submit(self, model: str, numbered: Sequence[tuple[int, Submission]]) -> dict[int, str | KtqueueError]:
         """Submit jobs of one lane: what became of each, by its line."""

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from api.schemas import FieldError, LineError
@@ -24,6 +24,7 @@ from ktqueue.errors import (
     KtqueueError,
     LaneDraining,
     LanesUnavailable,
+    LimitExceeded,
     NotFound,
     QueueFull,
     StoreUnavailable,
@@ -110,6 +111,7 @@ STATUS: Mapping[type[KtqueueError], HTTPStatus] = {
     UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
     Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    LimitExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
     TooLate: HTTPStatus.TOO_MANY_REQUESTS,
     LaneDraining: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -173,6 +175,8 @@ def refused(error: KtqueueError) -> Response:
     response = problem(status, str(error), _code(error), **more)
     if (seconds := _retry_after(error)) is not None:
         response.headers["Retry-After"] = str(seconds)
+    if isinstance(error, LimitExceeded):
+        g.standings = [*g.get("standings", ()), *error.standings]
     if (challenge := _challenge(error)) is not None:
         response.headers["WWW-Authenticate"] = challenge
     return response

@@ -8,7 +8,7 @@ import orjson
 from flask import Flask, request
 
 from api.answers import JSON, Answer, answer, etag_of, retry_after
-from api.auth import tenant
+from api.auth import caller, tenant
 from api.body import decode, read, require_type
 from api.exchange import leaving
 from api.ids import checked_job
@@ -52,7 +52,7 @@ class Jobs:
         parameters(request)
         require_type(request, JSON)
         document = decode(read(request, self._max_body_bytes))
-        submission = self._submissions.parse(document, tenant())
+        submission = self._submissions.parse(document, caller())
         job, created = self._intake.submit(submission, idempotency_key(request, document))
         preferred = preference(request)
         job, waited = self._waited(job, preferred)
@@ -100,7 +100,7 @@ class Jobs:
     def retry(self, job_id: str) -> Answer:
         """A new job like the failed one."""
         parameters(request)
-        job = self._intake.retry(checked_job(job_id), tenant())
+        job = self._intake.retry(checked_job(job_id), caller())
         headers = {"Location": path_of(job.id), "Retry-After": retry_after(self._intake.wait_s(job.model))}
         return answer(job_body(job), 202, headers)
 

@@ -1,4 +1,4 @@
-"""The operations on keys, as the OpenAPI document tells of them."""
+"""The operations on keys and tenants, as the OpenAPI document tells of them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from functools import partial
 from api.key_shapes import KEYS, KeyBody, KeyList, KeyRequest, RotateRequest
 from api.keys import DEFAULT_KEYS, MOST_KEYS
 from api.operation import Operation, Reply, parameter
+from api.tenants import TENANTS, TenantBody, TenantLimits, TenantList
 from ktqueue.tenant import Scope
 
 KEY_ID = parameter("path", "key_id", {"type": "string", "pattern": "^key_[0-9a-f]{32}$"}, "The key's id.")
+TENANT = parameter("path", "tenant", {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"}, "Its name.")
 FILTERS = [
     parameter("query", "tenant", {"type": "string"}, "Keys of this tenant."),
     parameter(
@@ -74,5 +76,32 @@ KEY_OPERATIONS = [
         problems=(400, 404, 408, 409, 413, 415, 422),
         parameters=[KEY_ID],
         body=RotateRequest,
+    ),
+    _operation(
+        "get",
+        TENANTS,
+        "listTenants",
+        summary="List the tenants of whom something is written down",
+        replies={200: Reply("All, by name.", TenantList)},
+        problems=(422,),
+    ),
+    _operation(
+        "get",
+        f"{TENANTS}/{{tenant}}",
+        "getTenant",
+        summary="Look at what holds for a tenant",
+        replies={200: Reply("The tenant.", TenantBody)},
+        problems=(404, 422),
+        parameters=[TENANT],
+    ),
+    _operation(
+        "put",
+        f"{TENANTS}/{{tenant}}",
+        "putTenant",
+        summary="Say what holds for a tenant, within seconds; what is left out is no limit",
+        replies={200: Reply("The tenant.", TenantBody)},
+        problems=(400, 404, 408, 413, 415, 422),
+        parameters=[TENANT],
+        body=TenantLimits,
     ),
 ]

@@ -80,7 +80,7 @@ class _Schemas:
 
 
 def _operation(operation: Operation, schemas: _Schemas) -> JsonObject:
-    problems = [*operation.problems, *([] if operation.scope is None else [401, 403, 503])]
+    problems = [*operation.problems, *([] if operation.scope is None else [401, 403, 429, 503])]
     replies = {**operation.replies, **{status: PROBLEMS[status] for status in problems}}
     told: JsonObject = {
         "operationId": operation.id,

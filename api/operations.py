@@ -236,7 +236,7 @@ MEANINGS = {
     413: "The body is too large.",
     415: "The Content-Type is not the one that is taken here.",
     422: "It breaks a rule; `errors` says which, field by field.",
-    429: "The model's queue is full; try again after Retry-After.",
+    429: "A queue is full, or a limit is reached; try again after Retry-After.",
     503: "Something that is needed does not answer, or the lane is being drained; try again after Retry-After.",
 }
 PROBLEMS = {status: Reply(means, Problem, media=PROBLEM) for status, means in MEANINGS.items()}

@@ -10,6 +10,7 @@ from ktqueue.intake import Intake
 from ktqueue.keys import Keys
 from ktqueue.models import Catalogue
 from ktqueue.operating import Operating
+from ktqueue.quotas import Quotas
 from ktqueue.settings import Settings
 from ktqueue.webhooks import Webhooks
 
@@ -28,6 +29,10 @@ class ApiServices(Protocol):
     @property
     def keys(self) -> Keys:
         """Make, see, revoke and rotate keys."""
+
+    @property
+    def quotas(self) -> Quotas:
+        """Count requests."""
 
     @property
     def catalogue(self) -> Catalogue:

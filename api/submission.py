@@ -13,6 +13,7 @@ from ktqueue.intake import Submission
 from ktqueue.job import Task
 from ktqueue.models import Catalogue
 from ktqueue.rank import DEFAULT_PRIORITY
+from ktqueue.tenant import Caller
 from ktqueue.webhook import Webhook
 from ktqueue.webhooks import Webhooks
 
@@ -34,8 +35,8 @@ class Submissions:
         self._webhooks = webhooks
         self._clock = clock
 
-    def parse(self, document: Any, tenant: str) -> Submission:
-        """A submission by ``tenant``. Raises BrokenRules, UnknownModel, UnsupportedTask."""
+    def parse(self, document: Any, caller: Caller) -> Submission:
+        """A submission by ``caller``. Raises BrokenRules, UnknownModel, UnsupportedTask."""
         asked = REQUEST.parse(document)
         task = self._catalogue[asked["model"]].task(asked.get("task"))
         shapes = TASKS[task]
@@ -56,7 +57,7 @@ class Submissions:
             reject_if_late=self._rejects_if_late(asked.get("reject_if_late", False), asked.get("deadline_seconds")),
             run_at=self._not_too_far(asked.get("run_at")),
             webhook=self._webhook(asked.get("webhook")),
-            tenant=tenant,
+            caller=caller,
         )
 
     def _webhook(self, asked: WebhookRequest | None) -> Webhook | None:

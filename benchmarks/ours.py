@@ -17,7 +17,7 @@ from ktqueue.job import Task
 from ktqueue.lanes.redis import BACKLOG, RedisLanes
 from ktqueue.redis_client import connect
 from ktqueue.settings import Settings
-from ktqueue.tenant import DEFAULT_TENANT
+from ktqueue.tenant import DEFAULT_TENANT, Caller
 from ktqueue.webhook import TERMINAL, Webhook
 from ktqueue.webhook_addresses import origin
 
@@ -67,7 +67,7 @@ class Ours(Side):
                         {"n": number},
                         {},
                         webhook=next(webhooks),
-                        tenant=f"tenant-{number % tenants}" if tenants else DEFAULT_TENANT,
+                        caller=Caller(f)"tenant-{number % tenants}" if tenants else DEFAULT_TENANT,
                     )
                     for number in numbers
                 ]

@@ -30,6 +30,8 @@ from ktqueue.outbox.bell import DeliveryBell
 from ktqueue.outbox.sql import SqlOutbox
 from ktqueue.presence.base import Presence
 from ktqueue.presence.redis import RedisPresence
+from ktqueue.quotas import Quotas
+from ktqueue.rates.counted import in_redis
 from ktqueue.recovery import Recovery
 from ktqueue.redis_client import connect
 from ktqueue.registry.base import Registry
@@ -54,6 +56,7 @@ class Services:
     settings: Settings
     access: Access
     keys: Keys
+    quotas: Quotas
     catalogue: Catalogue
     intake: Intake
     operating: Operating
@@ -107,6 +110,7 @@ def bootstrap(settings: Settings) -> Services:
     store = points.around("store", SqlStore(settings.sql_url, delivery_bell.ring))
     outbox = points.around("outbox", SqlOutbox(settings.sql_url))
     registry = points.around("registry", SqlRegistry(settings.sql_url))
+    quotas = Quotas(registry, store, in_redis(client))
     lanes = points.around("lanes", RedisLanes(client, bell))
     events = points.around("events", RedisEvents(client))
     controls = SqlControls(settings.sql_url)
@@ -120,8 +124,11 @@ def bootstrap(settings: Settings) -> Services:
         settings=settings,
         access=_access(settings, registry),
         keys=Keys(registry),
+        quotas=quotas,
         catalogue=catalogue,
-        intake=Intake(store, lanes, events, Admission(store, lanes, watched, bounds=bounds), Foretelling(lanes)),
+        intake=Intake(
+            store, lanes, events, Admission(store, lanes, watched, bounds=bounds), Foretelling(lanes), quotas=quotas
+        ),
         operating=Operating(store, lanes, events, controls, presence),
         following=Following(store, events),
         execution=Execution(store, lanes, events, watched, lease_ms=int(settings.lease_seconds * 1000)),

@@ -13,6 +13,7 @@
     ├── NotFound                no such job (or no longer)
     ├── Conflict                the job's state does not allow this
     ├── QueueFull               the lane has its limit; carries when to try again
+    │   └── LimitExceeded       a tenant or a key has spent what it may; carries how its limits stand
     ├── LaneDraining            the lane takes no new jobs, by an operator's order
     ├── Unavailable             a part we depend on did not answer; safe to try again
     │   ├── StoreUnavailable    SQL
@@ -25,6 +26,9 @@ HTTP statuses are not known here: `api/errors.py` maps them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 
 class KtqueueError(Exception):
@@ -125,6 +129,16 @@ class LaneDraining(KtqueueError):
     """An operator ordered that the lane takes no new jobs; those that it has are run."""
 
     code = "lane_draining"
+
+
+class LimitExceeded(QueueFull):
+    """A tenant or a key has spent what it may. ``standings`` are the rates that were asked, the last one used up."""
+
+    code = "limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: int, standings: Sequence[Any] = ()) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.standings = standings
 
 
 class Unavailable(KtqueueError):

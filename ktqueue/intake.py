@@ -26,10 +26,11 @@ from ktqueue.job import Attempt, Job, JobState, JsonObject, Place, Task, last_at
 from ktqueue.lanes.accuracy import Accuracy
 from ktqueue.lanes.base import Lanes, LaneView
 from ktqueue.ownership import owned
+from ktqueue.quotas import Quotas
 from ktqueue.rank import DEFAULT_PRIORITY, rank
 from ktqueue.room import Room
 from ktqueue.store.base import IdempotencyKey, JobQuery, Kept, LaneCensus, Store
-from ktqueue.tenant import DEFAULT_TENANT
+from ktqueue.tenant import DEFAULT_TENANT, Caller
 from ktqueue.turns import entry_of
 from ktqueue.webhook import Webhook
 
@@ -51,7 +52,12 @@ class Submission:
     reject_if_late: bool = False
     run_at: int | None = None
     webhook: Webhook | None = None
-    tenant: str = DEFAULT_TENANT
+    caller: Caller = Caller()  # noqa: RUF009 - frozen, so sharing it is safe
+
+    @property
+    def tenant(self) -> str:
+        """Whose job it is to be."""
+        return self.caller.tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ class Intake:
         admission: Admission,
         foretelling: Foretelling,
         *,
+        quotas: Quotas,
         new_id: Callable[[], str] = new_job_id,
     ) -> None:
         self._store = store
@@ -85,6 +92,7 @@ class Intake:
         self._events = events
         self._admission = admission
         self._foretelling = foretelling
+        self._quotas = quotas
         self._gather = Gathering(self._commit)
         self._new_id = new_id
 
@@ -97,6 +105,7 @@ class Intake:
         job = self._job(submission, self._store.now())
         try:
             self.refuse_late(submission)
+            self._quotas.admit([job], submission.caller)
             self._admission.admit([job])
         except (QueueFull, LaneDraining, TooLate):
             # A lane that takes nothing now did when this request was accepted, if it is here for the second time.
@@ -122,9 +131,10 @@ class Intake:
         return self.get(kept.job_id, tenant)
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[Job]:
-        """Accept a group in one transaction, all or none. Raises QueueFull, LaneDraining, StoreUnavailable."""
+        """Accept a group by one caller together, all or none. Raises QueueFull, LaneDraining, StoreUnavailable."""
         now = self._store.now()
         jobs = [self._job(submission, now) for submission in submissions]
+        self._quotas.admit(jobs, submissions[0].caller)
         self._admission.admit(jobs)
         self._commit(jobs)
         return jobs
@@ -181,9 +191,9 @@ class Intake:
             self._announce_cancel(before, job)
         return job
 
-    def retry(self, job_id: str, tenant: str = DEFAULT_TENANT) -> Job:
+    def retry(self, job_id: str, caller: Caller = Caller()) -> Job:  # noqa: B008 - frozen, so sharing it is safe
         """A new job like the failed one. The failed one stays as it is: terminal states never change."""
-        old = self.get(job_id, tenant)
+        old = self.get(job_id, caller.tenant)
         if old.state is not JobState.FAILED:
             raise Conflict(f"only a failed job can be retried; {job_id} is {old.state}")
         again = Submission(
@@ -196,9 +206,10 @@ class Intake:
             metadata=old.metadata,
             deadline_s=None if old.deadline_at is None else (old.deadline_at - old.created_at) / 1000,
             webhook=old.webhook,
-            tenant=old.tenant,
+            caller=caller,
         )
         job = replace(self._job(again, self._store.now()), retry_of=old.id)
+        self._quotas.admit([job], caller)
         self._admission.admit([job])
         self._commit([job])
         return job

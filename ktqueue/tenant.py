@@ -39,11 +39,6 @@ class Rates:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
 
-    @property
-    def unlimited(self) -> bool:
-        """Whether there is nothing to ask."""
-        return self.requests_per_minute is None and self.tokens_per_minute is None
-
 
 @dataclass(frozen=True, slots=True)
 class Tenant:

@@ -71,6 +71,16 @@ class LaneCensus:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantCensus:
+    """How many jobs of a tenant wait and run, and the bytes of those that wait."""
+
+    tenant: str
+    queued: int
+    running: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Holder:
     """Who runs jobs under one token."""
 
@@ -195,6 +205,9 @@ class Store(Protocol):
 
     def census(self) -> list[LaneCensus]:
         """Every lane with at least one job queued or running."""
+
+    def tenant_census(self) -> list[TenantCensus]:
+        """Every tenant with at least one job queued or running."""
 
     def delete(self, job_id: str) -> bool:
         """Delete a terminal job and all that belongs to it, told or not; whether one was deleted."""

@@ -11,7 +11,17 @@ from typing import Any, Protocol
 import orjson
 
 from ktqueue.job import Attempt, Fence, Job, JobState, Verdict, last_attempt, outcome_of
-from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Queued, Quota
+from ktqueue.store.base import (
+    Holder,
+    IdempotencyKey,
+    JobQuery,
+    Kept,
+    LaneCensus,
+    Pruned,
+    Queued,
+    Quota,
+    TenantCensus,
+)
 from ktqueue.turns import Entry, entry_of
 
 
@@ -341,6 +351,18 @@ class MemoryStore:
             size=sum(job.size for job in queued),
             oldest_due_at=min(due, default=None),
         )
+
+    def tenant_census(self) -> list[TenantCensus]:
+        """Every tenant with at least one job queued or running."""
+        with self._lock:
+            active = [job for job in self._jobs.values() if not job.state.terminal]
+        found = []
+        for tenant in sorted({job.tenant for job in active}):
+            jobs = [job for job in active if job.tenant == tenant]
+            queued = [job for job in jobs if job.state is JobState.QUEUED]
+            size = sum(job.size for job in queued)
+            found.append(TenantCensus(tenant, len(queued), len(jobs) - len(queued), size))
+        return found
 
     def delete(self, job_id: str) -> bool:
         """Delete a terminal job, its attempts and its idempotency keys; whether one was deleted."""

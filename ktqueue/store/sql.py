@@ -13,7 +13,17 @@ from ktqueue.job import Attempt, Fence, Job, JobState, Verdict
 from ktqueue.sql.clock import Clock
 from ktqueue.sql.database import Database
 from ktqueue.store import noting, statements
-from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, Kept, LaneCensus, Pruned, Queued, Quota
+from ktqueue.store.base import (
+    Holder,
+    IdempotencyKey,
+    JobQuery,
+    Kept,
+    LaneCensus,
+    Pruned,
+    Queued,
+    Quota,
+    TenantCensus,
+)
 from ktqueue.store.rows import (
     Running,
     attempt_of,
@@ -260,6 +270,11 @@ class SqlStore:
         """Every lane with at least one job queued or running."""
         with self._database.reader() as connection:
             return [LaneCensus(*row) for row in connection.execute(statements.CENSUS)]
+
+    def tenant_census(self) -> list[TenantCensus]:
+        """Every tenant with at least one job queued or running."""
+        with self._database.reader() as connection:
+            return [TenantCensus(*row) for row in connection.execute(statements.TENANT_CENSUS)]
 
     def delete(self, job_id: str) -> bool:
         """Delete a terminal job, its attempts and its idempotency keys; whether one was deleted."""

@@ -16,6 +16,7 @@ from api.lane_inputs import LaneChanges, PurgeRequest
 from api.listing import FILTERS
 from api.operations import OPERATIONS
 from api.shapes import known_fields
+from api.tenants import TenantLimits
 from ktqueue.job import JsonObject
 from ktqueue.room import Room
 from ktqueue.webhook import TITLES
@@ -186,7 +187,7 @@ def test_the_manual_tells_of_every_operation_field_and_error_code() -> None:
     inputs = [(shapes.input.kind, shapes.params.kind) for shapes in TASKS.values()]
     requests = (
         *(JobRequest, WebhookRequest, EndpointRequest, EndpointChanges, ReplayRequest),
-        *(LaneChanges, PurgeRequest, KeyRequest, RotateRequest),
+        *(LaneChanges, PurgeRequest, KeyRequest, RotateRequest, TenantLimits),
     )
     fields = {name for kinds in [requests, *inputs] for kind in kinds for name in known_fields(kind, ())}
     assert [

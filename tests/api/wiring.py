@@ -17,7 +17,7 @@ from ktqueue.job import JobError, JsonObject
 from ktqueue.keys import Keys
 from ktqueue.models import Catalogue, ModelSpec
 from ktqueue.operating import Operating
-from ktqueue.registry.memory import MemoryRegistry
+from ktqueue.quotas import Quotas
 from ktqueue.settings import Settings
 from ktqueue.webhook import Answer
 from ktqueue.webhook_addresses import AddressRules
@@ -51,6 +51,7 @@ class Services:
     settings: Settings
     access: Access
     keys: Keys
+    quotas: Quotas
     catalogue: Catalogue
     intake: Intake
     operating: Operating
@@ -73,11 +74,13 @@ class Api:
         rules = AddressRules(ALLOWED, chosen.webhook_ports)
         self.rung = 0
         webhooks = Webhooks(self.scene.store, self.scene.outbox, self.keyring, rules, self._ring)
-        self.registry = MemoryRegistry(self.scene.clock.now)
+        self.registry = self.scene.registry
         self.keys = Keys(self.registry)
         who = access(self) if access else OpenAccess()
         intake, operating = self.scene.intake, self.scene.operating
-        self.app = create_app(Services(chosen, who, self.keys, CATALOGUE, intake, operating, following, webhooks))
+        self.app = create_app(
+            Services(chosen, who, self.keys, self.scene.quotas, CATALOGUE, intake, operating, following, webhooks)
+        )
         self.client = self.app.test_client()
 
     def _ring(self) -> None:

@@ -25,7 +25,7 @@ from ktqueue.job import (
     last_attempt,
     new_job_id,
 )
-from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, LaneCensus, Pruned, Store
+from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, LaneCensus, Pruned, Store, TenantCensus
 from ktqueue.tenant import DEFAULT_TENANT
 from ktqueue.turns import Entry
 
@@ -836,3 +836,19 @@ def test_two_that_prune_at_once_delete_each_job_once(store: Store) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(lambda _: prune_all(), range(4))) == 60
     assert store.search(JobQuery()) == []
+
+
+def test_tenants_are_counted_over_all_lanes(store: Store) -> None:
+    assert store.tenant_census() == []
+    added(store, 2, tenant="a", size=10)
+    added(store, 1, tenant="a", model="other", size=5, run_at=store.now() + HOUR)
+    added(store, 1, tenant="b", size=7)
+    running(store, 2, tenant="a", size=100)
+    store.cancel(added(store, 1, tenant="c")[0].id)
+    suspect = running(store, 1, tenant="d", size=3)[0]
+    store.finish([verdict(suspect, JobState.QUEUED, company=1, crashes=8)])
+    assert store.tenant_census() == [
+        TenantCensus("a", 3, 2, 25),
+        TenantCensus("b", 1, 0, 7),
+        TenantCensus("d", 1, 0, 3),
+    ]

@@ -22,10 +22,14 @@ from ktqueue.lanes.memory import MemoryLanes
 from ktqueue.operating import Operating
 from ktqueue.outbox.memory import MemoryOutbox
 from ktqueue.presence.memory import MemoryPresence
+from ktqueue.quotas import Quotas
+from ktqueue.rates.counted import in_memory
 from ktqueue.recovery import Recovery
+from ktqueue.registry.memory import MemoryRegistry
 from ktqueue.retention import Retention
 from ktqueue.store.memory import MemoryStore
 from ktqueue.sweep import Sweep
+from ktqueue.tenant import Caller
 from ktqueue.turns import entry_of
 
 Port = TypeVar("Port")
@@ -136,12 +140,17 @@ class Scene:
         )
         self.bounds = Bounds(lane=max_queued, jobs=max_queued_all, size=max_queued_bytes)
         self.admission = self.new_admission()
+        self.registry = MemoryRegistry(self.clock.now)
+        counters = in_memory()
+        self.counters = around(lambda: counters, self.redis)
+        self.quotas = Quotas(self.registry, self.store, self.counters, self.clock.monotonic)
         self.intake = Intake(
             self.store,
             self.lanes,
             self.events,
             self.admission,
             Foretelling(self.lanes, clock=self.clock.monotonic),
+            quotas=self.quotas,
         )
         self.execution = Execution(
             self.store, self.lanes, self.events, self.watched(), lease_ms=LEASE_MS, jitter=lambda: jitter
@@ -221,4 +230,6 @@ def ended(count: int, **given: Any) -> list[Ended]:
 def submission(**given: Any) -> Submission:
     """A plain job, but for what is given."""
     plain: dict[str, Any] = {"model": MODEL, "task": Task.ECHO, "input": {"say": "hi"}, "params": {}}
+    if "tenant" in given:
+        given["caller"] = Caller(given.pop("tenant"))
     return Submission(**plain | given)

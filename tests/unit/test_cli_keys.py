@@ -87,3 +87,15 @@ def test_a_key_is_revoked_and_another_rotated(shell: Shell) -> None:
         with pytest.raises(Unauthenticated):
             shell.caller(key)
     assert "there is no key" in shell.run("keys", "revoke", "key_nobody", exit_code=2)
+
+
+def test_tenants_are_set_and_listed(shell: Shell) -> None:
+    (made,) = shell.json("tenants", "set", "a", "--weight", "2.5", "--requests-per-minute", "5", "--queued-jobs", "7")
+    assert (made["tenant"], made["weight"], made["requests_per_minute"], made["queued_jobs"]) == ("a", 2.5, 5, 7)
+    assert made["queued_bytes"] is None
+    assert shell.json("tenants", "list") == [made]
+    assert "2.5" in shell.run("tenants", "list")
+    assert "weight" in shell.run("tenants", "set", "a")
+    assert shell.json("tenants", "list")[0]["requests_per_minute"] is None
+    assert "must be" in shell.run("tenants", "set", "A", exit_code=2)
+    assert "0" in shell.run("tenants", "set", "a", "--weight", "0", exit_code=2)

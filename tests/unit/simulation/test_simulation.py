@@ -5,6 +5,7 @@ Whatever happened, once the faults are over the invariants hold; the numbers are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -93,7 +94,7 @@ class Service(RuleBasedStateMachine):
                 self.world.follow(job_id)
             return
         intake = self.world.intake()
-        ask = {"cancel": intake.cancel, "retry": intake.retry}[what]
+        ask: Callable[[str], Job] = intake.cancel if what == "cancel" else intake.retry
         client = self.world.act("client", lambda: ask(job_id))
         self.cancelled += [client] if what == "cancel" else []
         self.world.run(client, far, then)

@@ -27,7 +27,10 @@ from ktqueue.job import TRANSITIONS, Job, JobState
 from ktqueue.lanes.memory import MemoryLanes
 from ktqueue.outbox.base import DeliveryQuery
 from ktqueue.outbox.memory import MemoryOutbox
+from ktqueue.quotas import Quotas
+from ktqueue.rates.counted import in_memory
 from ktqueue.recovery import Recovery
+from ktqueue.registry.memory import MemoryRegistry
 from ktqueue.retention import Retention
 from ktqueue.store.base import IdempotencyKey
 from ktqueue.store.memory import MemoryStore
@@ -112,6 +115,8 @@ class World:
         self._numbers = count()
         self._keyring = Keyring(base64.b64encode(bytes(32)).decode())
         self._controls = WatchedControls(MemoryControls(), self.clock.monotonic)
+        registry = MemoryRegistry(self.clock.now)
+        self._quotas = Quotas(registry, self._store, in_memory(), self.clock.monotonic)
         self._execution = Execution(
             self._store, self._lanes, self._events, self._controls, lease_ms=LEASE_MS, jitter=lambda: 0.5
         )
@@ -144,6 +149,7 @@ class World:
             self._events,
             admission,
             Foretelling(self._lanes, clock=self.clock.monotonic),
+            quotas=self._quotas,
             new_id=lambda: f"job_{next(self._numbers):032x}",
         )
 

@@ -1,0 +1,187 @@
+"""What tenants and keys may spend, and how that is said."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from werkzeug.test import TestResponse
+
+from ktqueue.job import JsonObject
+from ktqueue.quotas import BELIEVED_S, COUNTED_S
+from ktqueue.tenant import ALL_SCOPES, Rates, Tenant
+from tests.api.test_keys import Keyed
+from tests.api.wiring import JOBS, NDJSON, json_of, problem_of
+
+TENANTS = "/api/v1/tenants"
+JOB = {"model": "echo", "input": {"say": "hi"}}
+CHAT = {"model": "chat", "input": {"prompt": "x"}, "params": {"max_tokens": 100}}
+LATER = {"run_at": "2026-01-01T00:00:00Z"}
+
+
+class Limited(Keyed):
+    """An API that asks for keys, a tenant with limits, and keys of its and of another's."""
+
+    def limit(self, **limits: Any) -> None:
+        self.api.registry.put_tenant(Tenant("a", **limits))
+        self.api.scene.clock.sleep(BELIEVED_S)
+
+    def refused(self, response: TestResponse) -> JsonObject:
+        problem = problem_of(response, 429)
+        assert problem["code"] == "limit_exceeded"
+        assert 1 <= int(response.headers["Retry-After"]) <= 60
+        return problem
+
+
+@pytest.fixture
+def limited() -> Limited:
+    return Limited()
+
+
+def test_without_limits_nothing_is_said_of_them(limited: Limited) -> None:
+    answered = limited.submit(limited.key())
+    assert "RateLimit" not in answered.headers
+    assert "RateLimit-Policy" not in answered.headers
+
+
+def test_requests_of_a_tenant_are_limited_and_no_others(limited: Limited) -> None:
+    limited.limit(rates=Rates(3))
+    mine, also_mine, other = limited.key(), limited.key(), limited.key(tenant="b")
+    for left, key in ((2, mine), (1, also_mine), (0, mine)):
+        answered = limited.ask("GET", JOBS, key)
+        assert answered.status_code == 200
+        assert answered.headers["RateLimit-Policy"] == '"requests";q=3;w=60'
+        assert re.fullmatch(rf'"requests";r={left};t=\d+', answered.headers["RateLimit"])
+    refused = limited.ask("GET", JOBS, also_mine)
+    assert "3 requests in a minute" in limited.refused(refused)["detail"]
+    assert refused.headers["RateLimit"].startswith('"requests";r=0;t=')
+    assert limited.ask("GET", JOBS, other).status_code == 200
+    assert limited.ask("GET", "/readyz", mine).status_code == 200
+
+
+def test_requests_of_a_key_are_limited_beside_its_tenants(limited: Limited) -> None:
+    limited.limit(rates=Rates(10))
+    tight, loose = limited.key(rates=Rates(1)), limited.key()
+    answered = limited.ask("GET", JOBS, tight)
+    assert answered.headers["RateLimit-Policy"] == '"requests";q=10;w=60, "key-requests";q=1;w=60'
+    assert "this key" in limited.refused(limited.ask("GET", JOBS, tight))["detail"]
+    assert limited.ask("GET", JOBS, loose).status_code == 200
+
+
+def test_tokens_are_counted_when_a_job_is_submitted(limited: Limited) -> None:
+    limited.limit(rates=Rates(tokens_per_minute=250))
+    key = limited.key()
+    for _ in range(2):
+        assert limited.ask("POST", JOBS, key, CHAT).status_code == 202
+    refused = limited.ask("POST", JOBS, key, CHAT)
+    assert "250 tokens in a minute" in limited.refused(refused)["detail"]
+    assert refused.headers["RateLimit-Policy"] == '"tokens";q=250;w=60'
+    assert limited.ask("GET", JOBS, key).status_code == 200
+    assert limited.ask("POST", JOBS, limited.key(tenant="b"), CHAT).status_code == 202
+
+
+def test_a_job_of_more_than_a_minutes_tokens_takes_a_whole_minute(limited: Limited) -> None:
+    limited.limit(rates=Rates(tokens_per_minute=50))
+    key = limited.key()
+    assert limited.ask("POST", JOBS, key, CHAT).status_code == 202
+    limited.refused(limited.submit(key))
+
+
+def test_tokens_of_a_key_are_limited_in_retries_and_bulk_submits_too(limited: Limited) -> None:
+    key = limited.key(rates=Rates(tokens_per_minute=250))
+    lines = b'{"model":"chat","input":{"prompt":"x"},"params":{"max_tokens":100}}\n' * 3
+    headers = {"Authorization": f"Bearer {key}"}
+    answered = limited.api.client.post(f"{JOBS}:bulk", data=lines, content_type=NDJSON, headers=headers)
+    told = [line for line in answered.get_data(as_text=True).splitlines() if "limit_exceeded" in line]
+    assert len(told) == 1
+    failed = json_of(limited.submit(limited.key()), 202)["id"]
+    limited.api.fail()
+    tight = limited.key(rates=Rates(tokens_per_minute=1))
+    assert limited.ask("POST", f"{JOBS}/{failed}/retry", tight).status_code == 202
+    limited.refused(limited.ask("POST", f"{JOBS}/{failed}/retry", tight))
+
+
+def test_an_accepted_request_is_answered_again_though_the_limit_is_reached(limited: Limited) -> None:
+    limited.limit(rates=Rates(tokens_per_minute=110))
+    headers = {"Authorization": f"Bearer {limited.key()}", "Idempotency-Key": "k"}
+    first = limited.api.client.post(JOBS, json=CHAT, headers=headers)
+    again = limited.api.client.post(JOBS, json=CHAT, headers=headers)
+    assert json_of(first, 202)["id"] == json_of(again, 202)["id"]
+    assert "Idempotency-Replayed" in again.headers
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"), [({"queued_jobs": 2}, "2 jobs that wait"), ({"queued_bytes": 30}, "30 bytes of jobs")]
+)
+def test_what_waits_of_a_tenant_is_bounded(limited: Limited, limits: dict[str, int], said: str) -> None:
+    limited.limit(**limits)
+    key = limited.key()
+    assert limited.submit(key).status_code == 202
+    later = limited.ask("POST", JOBS, key, JOB | LATER)
+    assert later.status_code == 202
+    assert said in limited.refused(limited.submit(key))["detail"]
+    assert limited.submit(limited.key(tenant="b")).status_code == 202
+    limited.api.succeed()
+    limited.api.scene.clock.sleep(COUNTED_S)
+    assert limited.submit(key).status_code == 202
+    limited.refused(limited.submit(key))
+
+
+def test_what_is_not_finished_of_a_tenant_is_bounded(limited: Limited) -> None:
+    limited.limit(unfinished_jobs=2)
+    key = limited.key()
+    for _ in range(2):
+        assert limited.submit(key).status_code == 202
+    limited.api.scene.claim()
+    limited.api.scene.clock.sleep(COUNTED_S)
+    assert "2 jobs that are not finished" in limited.refused(limited.submit(key))["detail"]
+
+
+def test_limits_that_can_not_be_asked_refuse_nobody(limited: Limited) -> None:
+    limited.limit(rates=Rates(1, 1))
+    key = limited.key()
+    limited.api.scene.redis.go()
+    answers = [limited.submit(key) for _ in range(3)]
+    assert [answered.status_code for answered in answers] == [202] * 3
+    assert all("RateLimit" not in answered.headers for answered in answers)
+
+
+def test_a_change_acts_within_seconds(limited: Limited) -> None:
+    key = limited.key()
+    for most, status in ((1, 200), (1, 429), (2, 200), (2, 429)):
+        wanted = {"requests_per_minute": most}
+        json_of(limited.ask("PUT", f"{TENANTS}/a", limited.key(tenant="ops", scopes=ALL_SCOPES), wanted), 200)
+        limited.api.scene.clock.sleep(BELIEVED_S)
+        assert limited.ask("GET", JOBS, key).status_code == status
+
+
+def test_tenants_are_set_and_seen(limited: Limited) -> None:
+    wanted = {
+        "weight": 2.5,
+        "requests_per_minute": 1,
+        "tokens_per_minute": 2,
+        "queued_jobs": 3,
+        "unfinished_jobs": 4,
+        "queued_bytes": 5,
+    }
+    told = {"id": "b", "object": "tenant"} | wanted
+    assert json_of(limited.ask("PUT", f"{TENANTS}/b", limited.admin, wanted), 200) == told
+    assert json_of(limited.ask("GET", f"{TENANTS}/b", limited.admin), 200) == told
+    assert json_of(limited.ask("GET", TENANTS, limited.admin), 200)["data"] == [told]
+    unlimited = dict.fromkeys(wanted) | {"id": "c", "object": "tenant", "weight": 1.0}
+    assert json_of(limited.ask("GET", f"{TENANTS}/c", limited.admin), 200) == unlimited
+    assert json_of(limited.ask("PUT", f"{TENANTS}/b", limited.admin, {}), 200) == unlimited | {"id": "b"}
+    assert limited.ask("GET", f"{TENANTS}/-b", limited.admin).status_code == 404
+
+
+@pytest.mark.parametrize("body", [{"weight": 0}, {"weight": -1}, {"queued_jobs": 0}, {"nope": 1}, {"weight": None}])
+def test_wrong_limits_are_refused(limited: Limited, body: JsonObject) -> None:
+    answered = limited.ask("PUT", f"{TENANTS}/b", limited.admin, body)
+    assert problem_of(answered, 422)["errors"][0]["field"] == next(iter(body))
+
+
+def test_a_key_of_another_tenant_has_no_part_in_this_ones_limits(limited: Limited) -> None:
+    limited.limit(rates=Rates(1))
+    text = limited.key(tenant="b")
+    assert [limited.ask("GET", JOBS, text).status_code for _ in range(3)] == [200] * 3
