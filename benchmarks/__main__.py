@@ -16,6 +16,7 @@ from benchmarks import (
     engines,
     fairness,
     idle,
+    keys,
     memory,
     serve,
     webhook_backlog,
@@ -28,6 +29,7 @@ from benchmarks.figures import Figure, show
 SCENARIOS = {
     "drain": drain.measure,
     "accept": accept.measure,
+    "keys": keys.measure,
     "bulk": bulk.measure,
     "backlog": backlog.measure,
     "idle": idle.measure,

@@ -10,9 +10,10 @@ import selectors
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import cycle
 
 HOST = "127.0.0.1"
 TIMEOUT_S = 30.0
@@ -79,19 +80,24 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
-def post(path: str, body: bytes) -> bytes:
-    """The same of a POST with JSON."""
-    return request("POST", path, body)
+def post(path: str, body: bytes, key: str | None = None) -> bytes:
+    """The same of a POST with JSON, and an API key."""
+    return request("POST", path, body, key)
 
 
-def request(method: str, path: str, body: bytes) -> bytes:
+def request(method: str, path: str, body: bytes, key: str | None = None) -> bytes:
     """A request with JSON as it goes over the wire."""
     headers = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return f"{method} {path} HTTP/1.1\r\n{headers}".encode() + body
+    known = "" if key is None else f"Authorization: Bearer {key}\r\n"
+    return f"{method} {path} HTTP/1.1\r\n{known}{headers}".encode() + body
 
 
-def keep_busy(port: int, request: bytes, *, requests: int, connections: int = 16) -> Load:
-    """Send ``request`` that many times over that many connections. Raises OSError if the server breaks off."""
+def keep_busy(port: int, request: bytes | Sequence[bytes], *, requests: int, connections: int = 16) -> Load:
+    """Send ``request`` that many times over that many connections; of several, each in its turn.
+
+    Raises OSError if the server breaks off.
+    """
+    turns = cycle([request] if isinstance(request, bytes) else request)
     statuses: Counter[int] = Counter()
     last = b""
     unsent = requests
@@ -102,7 +108,7 @@ def keep_busy(port: int, request: bytes, *, requests: int, connections: int = 16
             selector.register(client.socket, selectors.EVENT_READ, client)
         began, own = time.perf_counter(), time.process_time()
         for client in clients:
-            client.send(request)
+            client.send(next(turns))
             unsent -= 1
         while statuses.total() < requests:
             ready = selector.select(TIMEOUT_S)
@@ -114,7 +120,7 @@ def keep_busy(port: int, request: bytes, *, requests: int, connections: int = 16
                     status, last = answer
                     statuses[status] += 1
                     if unsent:
-                        key.data.send(request)
+                        key.data.send(next(turns))
                         unsent -= 1
         return Load(statuses, last, time.perf_counter() - began, time.process_time() - own)
 

@@ -67,7 +67,7 @@ class Ours(Side):
                         {"n": number},
                         {},
                         webhook=next(webhooks),
-                        caller=Caller(f)"tenant-{number % tenants}" if tenants else DEFAULT_TENANT,
+                        caller=Caller(f"tenant-{number % tenants}" if tenants else DEFAULT_TENANT),
                     )
                     for number in numbers
                 ]

@@ -131,10 +131,14 @@ class Intake:
         return self.get(kept.job_id, tenant)
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[Job]:
-        """Accept a group by one caller together, all or none. Raises QueueFull, LaneDraining, StoreUnavailable."""
+        """Accept a group in one transaction, all or none. Raises QueueFull, LaneDraining, StoreUnavailable."""
         now = self._store.now()
         jobs = [self._job(submission, now) for submission in submissions]
-        self._quotas.admit(jobs, submissions[0].caller)
+        by_caller: dict[Caller, list[Job]] = {}
+        for submission, job in zip(submissions, jobs, strict=True):
+            by_caller.setdefault(submission.caller, []).append(job)
+        for caller, theirs in by_caller.items():
+            self._quotas.admit(theirs, caller)
         self._admission.admit(jobs)
         self._commit(jobs)
         return jobs

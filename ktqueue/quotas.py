@@ -107,10 +107,11 @@ class Quotas:
 
     def _tenant(self, name: str) -> Tenant:
         if self._clock() >= self._tenants_until:
-            # What was read last holds while the store is away; what needs it says so itself.
+            # First, so that one thread reads and the others go on with what was read last.
+            self._tenants_until = self._clock() + BELIEVED_S
+            # That holds while the store is away, too; what needs it says so itself.
             with suppress(StoreUnavailable):
                 self._tenants = {tenant.name: tenant for tenant in self._registry.tenants()}
-            self._tenants_until = self._clock() + BELIEVED_S
         return self._tenants.get(name) or Tenant(name)
 
     def _check_counts(self, tenant: Tenant, jobs: Sequence[Job]) -> None:
