@@ -20,6 +20,7 @@ from api.lanes import Lanes
 from api.operations import OPERATIONS
 from api.services import ApiServices
 from api.tenants import Tenants
+from api.usage import Usage
 from api.waits import Waits
 from api.webhook_endpoints import WebhookEndpoints
 from api.webhook_keys import WebhookKeys
@@ -44,6 +45,7 @@ def create_app(services: ApiServices) -> Flask:
     CatalogueResource(services).register(app)
     Lanes(services).register(app)
     Workers(services).register(app)
+    Usage(services).register(app)
     HealthResource(services).register(app)
     Docs(services).register(app)
     Keys(services).register(app)

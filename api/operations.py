@@ -20,6 +20,7 @@ from api.schemas import (
     Problem,
     Readiness,
 )
+from api.usage_operations import USAGE_OPERATION
 from api.webhook_operations import WEBHOOK_OPERATIONS
 from ktqueue.bodies import JobBody
 from ktqueue.job import JobState
@@ -205,6 +206,7 @@ OPERATIONS = [
         scope=Scope.JOBS_READ,
     ),
     *LANE_OPERATIONS,
+    USAGE_OPERATION,
     Operation(
         "get",
         "/healthz",

@@ -160,6 +160,36 @@ class WorkerList(TypedDict):
     next_cursor: None
 
 
+class UsageDay(TypedDict):
+    """What one tenant's jobs of one model used that ended on one day (UTC)."""
+
+    day: Annotated[str, Field(json_schema_extra={"format": "date"})]
+    tenant: str
+    model: str
+    succeeded: Annotated[int, Field(ge=0, description="Jobs that ended so.")]
+    failed: int
+    cancelled: int
+    expired: int
+    prompt_tokens: int
+    completion_tokens: int
+    device_seconds: Annotated[
+        float, Field(description="Their shares of the steps they were in, in the attempts that ended them.")
+    ]
+
+
+UsageList = TypedDict(
+    "UsageList",
+    {
+        "object": Literal["list"],
+        "from": Annotated[str, Field(json_schema_extra={"format": "date"})],
+        "to": Annotated[str, Field(json_schema_extra={"format": "date"})],
+        "data": list[UsageDay],
+        "next_cursor": None,
+    },
+)
+"""Every row of the range, by day, tenant and model."""
+
+
 class PurgeBody(TypedDict):
     """What a purge did, or would do."""
 

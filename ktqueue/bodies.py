@@ -26,6 +26,9 @@ class UsageBody(TypedDict):
 
     prompt_tokens: int
     completion_tokens: int
+    device_seconds: Annotated[
+        float, Field(description="Its share of the steps it was in, in the attempt that ended it.")
+    ]
 
 
 class TimingBody(TypedDict):

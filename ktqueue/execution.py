@@ -101,15 +101,24 @@ class Execution:
     def _tell_running(self, jobs: Sequence[Job]) -> None:
         self.publish([Event(job.id, EventId(job.claims, 0), "state", {"state": "running"}) for job in jobs])
 
-    def success(self, job: Job, result: JsonObject, usage: Usage | None, largest_batch: int) -> Settled:
-        """The verdict on a job whose engine gave a result."""
-        return job, Verdict(fence_of(job), JobState.SUCCEEDED, result=result, usage=usage, largest_batch=largest_batch)
+    def success(
+        self, job: Job, result: JsonObject, usage: Usage | None, largest_batch: int, device_s: float = 0.0
+    ) -> Settled:
+        """The verdict on a job whose engine gave a result; ``device_s`` is its share of the attempt's steps."""
+        return job, Verdict(
+            fence_of(job),
+            JobState.SUCCEEDED,
+            result=result,
+            usage=usage,
+            largest_batch=largest_batch,
+            device_s=device_s,
+        )
 
-    def failure(self, job: Job, error: JobError) -> Settled:
+    def failure(self, job: Job, error: JobError, device_s: float = 0.0) -> Settled:
         """The verdict on a job whose attempt failed: again later, or for good."""
         again = retry_at(job, error, now=self._store.now(), backoff=self._backoff, jitter=self._jitter())
         state = JobState.FAILED if again is None else JobState.QUEUED
-        return job, Verdict(fence_of(job), state, error=error, run_at=again)
+        return job, Verdict(fence_of(job), state, error=error, run_at=again, device_s=device_s)
 
     def settle(self, settled: Sequence[Settled]) -> set[str]:
         """Commit a group of verdicts in one transaction and tell who waits. Raises StoreUnavailable, then repeat.

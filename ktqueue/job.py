@@ -93,6 +93,7 @@ class Job:
     all of them and orders the job's events; ``token`` names the claim that holds it now. ``crashes`` counts the
     processes that died with it in a row, and ``company`` is set once it is suspected of being why: the most that may
     share an engine with it, itself included.
+    ``device_s`` is its share of the steps that the attempt took which ended it, in seconds.
     ``size`` is the bytes of input and params, as JSON; ``cost`` an estimate of its tokens; ``webhook_…`` are the parts
     of `webhook`.
     """
@@ -122,6 +123,7 @@ class Job:
     error: JobError | None = None
     usage: Usage | None = None
     largest_batch: int | None = None
+    device_s: float | None = None
     company: int | None = None
     crashes: int = 0
     size: int = 0
@@ -194,7 +196,8 @@ class Fence:
 class Verdict:
     """What is to become of one running job.
 
-    ``state`` is SUCCEEDED (with ``result``), FAILED (with ``error``), or QUEUED: to be tried again at ``run_at``,
+    ``state`` is SUCCEEDED (with ``result``), FAILED (with ``error``); both with ``device_s``, the job's share of the
+    attempt's steps. Or it is QUEUED: to be tried again at ``run_at``,
     with ``charged=False`` when the attempt is given back because it was no fault of the job's, and with ``crashes``
     and ``company`` as the job shall have them.
     """
@@ -205,6 +208,7 @@ class Verdict:
     error: JobError | None = None
     usage: Usage | None = None
     largest_batch: int | None = None
+    device_s: float = 0.0
     run_at: int | None = None
     charged: bool = True
     company: int | None = None

@@ -1,4 +1,4 @@
-"""What operators may do: look at slots; pause, resume, drain, bound and purge lanes. Called by the API."""
+"""What operators may do: look at slots and usage; pause, resume, drain, bound and purge lanes. Called by the API."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ktqueue.job import Job, JobState
 from ktqueue.lanes.base import Lanes
 from ktqueue.presence.base import Presence, Slot
 from ktqueue.store.base import Queued, Store
+from ktqueue.usage import DayOfUse, UsageQuery
 
 GROUP = 500
 LONGEST_PURGE_S = 5.0
@@ -72,6 +73,14 @@ class Operating:
         seen = self._presence.slots()
         now = self._store.now()
         return [SlotStatus(each.slot, now - each.age_ms) for each in seen]
+
+    def now(self) -> int:
+        """The store's clock, Unix ms."""
+        return self._store.now()
+
+    def usage(self, query: UsageQuery) -> list[DayOfUse]:
+        """What was used by the jobs that ended, by day, tenant and model."""
+        return self._store.usage(query)
 
     def order(self, model: str, mode: LaneMode) -> None:
         """Let a lane be open, paused or draining from now on. What runs goes on."""

@@ -84,10 +84,14 @@ def _webhook(webhook: Webhook | None) -> WebhookBody | None:
 
 
 def _usage(job: Job) -> UsageBody | None:
-    usage = job.usage
-    if usage is None:
+    usage, device_s = job.usage, job.device_s
+    if usage is None and device_s is None:
         return None
-    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+    return {
+        "prompt_tokens": usage.prompt_tokens if usage else 0,
+        "completion_tokens": usage.completion_tokens if usage else 0,
+        "device_seconds": round(device_s or 0.0, 6),
+    }
 
 
 def _timing(job: Job) -> TimingBody:

@@ -66,4 +66,5 @@ def _as_it_was(job: Job, delivery: Delivery) -> Job:
         error=None,
         usage=None,
         largest_batch=None,
+        device_s=None,
     )

@@ -19,6 +19,7 @@ from ktqueue.events.base import Event, EventId
 from ktqueue.execution import Execution, Settled
 from ktqueue.job import Job, JobError
 from worker.engines.base import Delta, Engine, Failed, Finished, Output, Progress, Request
+from worker.shares import Shares
 
 PAUSE_S = 0.2
 """Between tries while a part we depend on does not answer and there is nothing else to do."""
@@ -30,7 +31,8 @@ ROOM_S = 10.0
 logger = logging.getLogger(__name__)
 
 
-Ending: TypeAlias = Finished | Failed
+Ended: TypeAlias = tuple[Job, Finished | Failed, float]
+"""A job that is to be settled, how it ended, and its share of the device in seconds."""
 
 
 class EngineBroken(Exception):
@@ -69,7 +71,8 @@ class Runner:
         self._sleep = sleep
         self._held: dict[str, Job] = {}
         self._progress: dict[str, float] = {}
-        self._ended: list[tuple[Job, Ending]] = []
+        self._ended: list[Ended] = []
+        self._shares = Shares()
         self._join_at = 0.0
         self._renew_at = 0.0
         self._mark = ""
@@ -87,6 +90,7 @@ class Runner:
         self._held.clear()
         self._progress.clear()
         self._ended.clear()
+        self._shares.clear()
         self._execution.answer(self._model)
         self.tell_room()
         _, self._mark = self._execution.cancels(self._model, self._mark)
@@ -138,6 +142,7 @@ class Runner:
         self._drop([job.id for job in jobs])
         for job in jobs:
             self._held[job.id] = job
+            self._shares.join(job.id)
             self._engine.submit(Request(job.id, job.task, job.input, job.params, job.tenant))
         return len(jobs)
 
@@ -177,13 +182,19 @@ class Runner:
         except Exception as error:
             self._abandon()
             raise EngineBroken(f"{type(error).__name__}: {error}") from error
+        took = self._clock() - began
+        self._shares.step(took)
         # The slowest of late: one that was slow once is forgotten by and by.
-        self._step_s = max(self._clock() - began, 0.9 * self._step_s)
+        self._step_s = max(took, 0.9 * self._step_s)
         events = [event for output in outputs if (event := self._event(output)) is not None]
         self._progress |= {event.job_id: event.data["progress"] for event in events}
         self._execution.publish(events)
         endings = [output for output in outputs if isinstance(output, Finished | Failed)]
-        self._ended += [(self._held.pop(output.id), output) for output in endings if output.id in self._held]
+        self._ended += [
+            (self._held.pop(output.id), output, self._shares.leave(output.id))
+            for output in endings
+            if output.id in self._held
+        ]
 
     def _event(self, output: Output) -> Event | None:
         job = self._held.get(output.id)
@@ -211,9 +222,9 @@ class Runner:
         else:
             self._ended.clear()
 
-    def _commit(self, ended: Sequence[tuple[Job, Ending]]) -> None:
+    def _commit(self, ended: Sequence[Ended]) -> None:
         try:
-            self._execution.settle([self._verdict(job, ending) for job, ending in ended])
+            self._execution.settle([self._verdict(*one) for one in ended])
         except StoreUnavailable:
             raise
         except Exception as error:
@@ -222,20 +233,20 @@ class Runner:
                 for one in ended:
                     self._commit([one])
                 return
-            job, ending = ended[0]
+            job, ending, device_s = ended[0]
             if isinstance(ending, Failed):
                 raise
             logger.exception("the result of %s can't be stored", job.id)
             fault = JobError("engine_error", f"the result can't be stored: {type(error).__name__}")
-            self._commit([(job, Failed(job.id, fault))])
+            self._commit([(job, Failed(job.id, fault), device_s)])
 
-    def _verdict(self, job: Job, ending: Ending) -> Settled:
+    def _verdict(self, job: Job, ending: Finished | Failed, device_s: float) -> Settled:
         if isinstance(ending, Failed):
-            return self._execution.failure(job, ending.error)
-        return self._execution.success(job, ending.result, ending.usage, ending.largest_batch)
+            return self._execution.failure(job, ending.error, device_s)
+        return self._execution.success(job, ending.result, ending.usage, ending.largest_batch, device_s)
 
     def _renew(self, token: str) -> None:
-        jobs = [*self._held.values(), *(job for job, _ in self._ended)]
+        jobs = [*self._held.values(), *(job for job, _, _ in self._ended)]
         try:
             lost = self._execution.renew(token, jobs, step_s=self._step_s)
         except StoreUnavailable as error:
@@ -246,7 +257,7 @@ class Runner:
         self._renew_at = self._clock() + self._heartbeat_s
         self._tell_progress(token)
         self._drop(sorted(lost))
-        self._ended = [(job, ending) for job, ending in self._ended if job.id not in lost]
+        self._ended = [one for one in self._ended if one[0].id not in lost]
 
     def _tell_progress(self, token: str) -> None:
         """Leave word of those that have come further since the last time."""
@@ -267,6 +278,7 @@ class Runner:
     def _drop(self, ids: Sequence[str]) -> None:
         for job_id in ids:
             if self._held.pop(job_id, None) is not None:
+                self._shares.leave(job_id)
                 self._engine.cancel(job_id)
 
     def _abandon(self) -> None:

@@ -19,7 +19,7 @@ from ktqueue.client.errors import (
     Unavailable,
     WaitTimeout,
 )
-from ktqueue.client.operator_values import Purge, Worker
+from ktqueue.client.operator_values import Purge, UsageDay, Worker
 from ktqueue.client.sync import Client
 from ktqueue.client.values import (
     Capacity,
@@ -63,6 +63,7 @@ __all__ = [
     "ServerError",
     "Submitted",
     "Unavailable",
+    "UsageDay",
     "WaitTimeout",
     "Webhook",
     "WebhookEndpoint",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 from urllib.parse import quote
 
-from ktqueue.client.operator_values import Purge, Worker
+from ktqueue.client.operator_values import Purge, UsageDay, Worker
 from ktqueue.client.sending import Sender
 from ktqueue.client.values import Lane
 from ktqueue.client.wire import Request
 
 JSON = {"Content-Type": "application/json"}
+USAGE = "/api/v1/usage"
 
 
 class OperatorOperations:
@@ -24,6 +26,31 @@ class OperatorOperations:
     async def workers(self) -> Sequence[Worker]:
         """The slots that live, by model and name."""
         return (await self._sender.call(Request("GET", "/api/v1/workers"))).values(Worker)
+
+    async def usage(
+        self,
+        *,
+        first: date | None = None,
+        last: date | None = None,
+        tenant: str | None = None,
+        model: str | None = None,
+    ) -> Sequence[UsageDay]:
+        """What was used, by day (UTC), tenant and model; without days, of the last 30. Raises InvalidRequest."""
+        return (await self._sender.call(Request("GET", USAGE, query=_range(first, last, tenant, model)))).values(
+            UsageDay
+        )
+
+    async def usage_csv(
+        self,
+        *,
+        first: date | None = None,
+        last: date | None = None,
+        tenant: str | None = None,
+        model: str | None = None,
+    ) -> str:
+        """The same as a table, its first line with the names of the columns."""
+        asked = Request("GET", USAGE, query=_range(first, last, tenant, model), headers={"Accept": "text/csv"})
+        return (await self._sender.call(asked)).body.decode()
 
     async def lane(self, model: str) -> Lane:
         """The lane of a model. Raises NotFound."""
@@ -70,6 +97,16 @@ class OperatorOperations:
 
 def _json(document: Any) -> bytes:
     return json.dumps(document, allow_nan=False).encode()
+
+
+def _range(first: date | None, last: date | None, tenant: str | None, model: str | None) -> Sequence[tuple[str, str]]:
+    asked = {
+        "from": None if first is None else first.isoformat(),
+        "to": None if last is None else last.isoformat(),
+        "tenant": tenant,
+        "model": model,
+    }
+    return [(name, value) for name, value in asked.items() if value is not None]
 
 
 def _lane(model: str, action: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 
 from ktqueue.client.values import Value
 
@@ -27,6 +27,21 @@ class Worker(Value):
     running: int
     ready_at: datetime
     heartbeat_at: datetime
+
+
+class UsageDay(Value):
+    """What one tenant's jobs of one model used that ended on one day (UTC)."""
+
+    day: date
+    tenant: str
+    model: str
+    succeeded: int
+    failed: int
+    cancelled: int
+    expired: int
+    prompt_tokens: int
+    completion_tokens: int
+    device_seconds: float
 
 
 class Purge(Value):

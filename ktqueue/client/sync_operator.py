@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 
 from ktqueue.client.operator import OperatorOperations
-from ktqueue.client.operator_values import Purge, Worker
+from ktqueue.client.operator_values import Purge, UsageDay, Worker
 from ktqueue.client.values import Lane
 from ktqueue.client.wire import run
 
@@ -19,6 +20,28 @@ class SyncOperator:
     def workers(self) -> Sequence[Worker]:
         """The slots that live, by model and name."""
         return run(self._operations.workers())
+
+    def usage(
+        self,
+        *,
+        first: date | None = None,
+        last: date | None = None,
+        tenant: str | None = None,
+        model: str | None = None,
+    ) -> Sequence[UsageDay]:
+        """What was used, by day (UTC), tenant and model; without days, of the last 30. Raises InvalidRequest."""
+        return run(self._operations.usage(first=first, last=last, tenant=tenant, model=model))
+
+    def usage_csv(
+        self,
+        *,
+        first: date | None = None,
+        last: date | None = None,
+        tenant: str | None = None,
+        model: str | None = None,
+    ) -> str:
+        """The same as a table, its first line with the names of the columns."""
+        return run(self._operations.usage_csv(first=first, last=last, tenant=tenant, model=model))
 
     def lane(self, model: str) -> Lane:
         """The lane of a model. Raises NotFound."""

@@ -62,10 +62,12 @@ class JobError(Value):
 
 
 class Usage(Value):
-    """In the model's own tokens."""
+    """What a job consumed, in the model's own tokens and in device time."""
 
     prompt_tokens: int
     completion_tokens: int
+    device_seconds: float = 0.0
+    """Its share of the model's steps that it was in."""
 
 
 class Timing(Value):

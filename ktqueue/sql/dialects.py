@@ -84,6 +84,22 @@ def _insert_new(element: insert_new, compiler: SQLCompiler, **options: Any) -> s
     return f"{insert} ON CONFLICT DO NOTHING"
 
 
+class insert_adding(sa.Insert):  # noqa: N801 - stands beside sa.insert
+    """INSERT that adds to the numbers that are there already under the same primary key."""
+
+    inherit_cache = True
+
+
+@compiles(insert_adding)
+def _insert_adding(element: insert_adding, compiler: SQLCompiler, **options: Any) -> str:
+    table = element.table
+    insert = compiler.visit_insert(element, **options)  # type: ignore[no-untyped-call]
+    key = ", ".join(column.name for column in table.c if column.primary_key)
+    numbers = [column.name for column in table.c if not column.primary_key]
+    sums = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in numbers)
+    return f"{insert} ON CONFLICT ({key}) DO UPDATE SET {sums}"
+
+
 class UpdateEach:
     """An UPDATE of many rows, each with values of its own.
 

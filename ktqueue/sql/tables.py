@@ -70,6 +70,7 @@ jobs = sa.Table(
     sa.Column("webhook_events", sa.Integer, nullable=False, server_default="0"),  # a set of EventType
     _tenant(),
     sa.Column("cost", sa.Integer, nullable=False, server_default="1"),  # tokens that it may take
+    sa.Column("device_s", sa.Double),
     sa.CheckConstraint(f"state IN ({', '.join(repr(str(state)) for state in JobState)})", name="jobs_state"),
     sa.CheckConstraint("(finished_at IS NULL) = (state IN ('queued', 'running'))", name="jobs_finished"),
 )
@@ -111,6 +112,19 @@ lanes = sa.Table(
     sa.CheckConstraint("concurrency > 0", name="lanes_concurrency"),
 )
 """Only those of which something was ever ordered."""
+
+usage = sa.Table(
+    "usage",
+    metadata,
+    sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),  # since 1970-01-01 UTC
+    sa.Column("tenant", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    *(sa.Column(state.value, sa.BigInteger, nullable=False) for state in JobState if state.terminal),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+    sa.Column("device_seconds", sa.Double, nullable=False),
+)
+"""What jobs used that ended on that day."""
 
 webhook_endpoints = sa.Table(
     "webhook_endpoints",

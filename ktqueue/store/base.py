@@ -15,6 +15,7 @@ from typing import Protocol
 
 from ktqueue.job import Attempt, Job, JobState, Verdict
 from ktqueue.turns import Entry
+from ktqueue.usage import DayOfUse, UsageQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +209,12 @@ class Store(Protocol):
 
     def tenant_census(self) -> list[TenantCensus]:
         """Every tenant with at least one job queued or running."""
+
+    def usage(self, query: UsageQuery) -> list[DayOfUse]:
+        """What was used by the jobs that ended, by day, tenant and model; written where they are ended.
+
+        Jobs that are deleted stay in it.
+        """
 
     def delete(self, job_id: str) -> bool:
         """Delete a terminal job and all that belongs to it, told or not; whether one was deleted."""

@@ -23,6 +23,7 @@ from ktqueue.store.base import (
     TenantCensus,
 )
 from ktqueue.turns import Entry, entry_of
+from ktqueue.usage import DAY_MS, Bill, DayOfUse, UsageQuery, Use, together
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class MemoryStore:
         self._due_at: dict[str, int] = {}
         self._keys: dict[tuple[str, str], _Key] = {}
         self._attempts: dict[str, list[Attempt]] = {}
+        self._usage: dict[tuple[int, str, str], Use] = {}
 
     def ping(self) -> None:
         """Memory is always there."""
@@ -207,6 +209,7 @@ class MemoryStore:
                 error=verdict.error,
                 usage=verdict.usage,
                 largest_batch=verdict.largest_batch,
+                device_s=verdict.device_s,
             )
             return
         self._keep_attempt(job, verdict, now)
@@ -364,6 +367,12 @@ class MemoryStore:
             found.append(TenantCensus(tenant, len(queued), len(jobs) - len(queued), size))
         return found
 
+    def usage(self, query: UsageQuery) -> list[DayOfUse]:
+        """What was used, by day, tenant and model."""
+        with self._lock:
+            days = [DayOfUse(key[0], self._usage[key]) for key in sorted(self._usage)]
+        return [day for day in days if query.matches(day)][: query.limit]
+
     def delete(self, job_id: str) -> bool:
         """Delete a terminal job, its attempts and its idempotency keys; whether one was deleted."""
         with self._lock:
@@ -395,6 +404,11 @@ class MemoryStore:
 
     def _end(self, job: Job, state: JobState, now: int, **values: Any) -> None:
         self._change(job, state=state, finished_at=now, token=None, lease_until=None, **values)
+        bill = Bill()
+        bill.add(job.tenant, job.model, state, values.get("usage"), values.get("device_s", 0.0))
+        for use in bill.uses():
+            key = now // DAY_MS, use.tenant, use.model
+            self._usage[key] = together(self._usage[key], use) if key in self._usage else use
 
     def _change(self, job: Job, **values: Any) -> None:
         self._jobs[job.id] = replace(job, **values)

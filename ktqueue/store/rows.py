@@ -71,12 +71,14 @@ def progress_row(job_id: str, token: str, progress: float) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What is needed of a running row to keep its attempt."""
+    """What is needed of a running row to keep its attempt, and to bill it."""
 
     fence: Fence
     attempt: int
     worker: str
     started_at: int
+    tenant: str
+    model: str
 
 
 def attempt_row(running: Running, verdict: Verdict) -> dict[str, Any]:

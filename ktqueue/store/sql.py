@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
 from ktqueue.job import Attempt, Fence, Job, JobState, Verdict
 from ktqueue.sql.clock import Clock
 from ktqueue.sql.database import Database
-from ktqueue.store import noting, statements
+from ktqueue.store import billing, noting, statements
 from ktqueue.store.base import (
     Holder,
     IdempotencyKey,
@@ -35,6 +35,9 @@ from ktqueue.store.rows import (
     usage_document,
 )
 from ktqueue.turns import Entry
+from ktqueue.usage import Bill, DayOfUse, UsageQuery
+
+Note: TypeAlias = Callable[[Iterable[str]], None]
 
 
 class SqlStore:
@@ -168,7 +171,7 @@ class SqlStore:
         ours = statements.LAPSED_RUNNING if only_lapsed else statements.RUNNING
         with self._noting() as (connection, note):
             rows = connection.execute(ours, {"ids": [verdict.fence.job_id for verdict in verdicts]})
-            running = {Fence(*row[:3]): Running(Fence(*row[:3]), *row[3:]) for row in rows}
+            running = {(fence := Fence(*row[:3])): Running(fence, *row[3:]) for row in rows}
             # The first verdict on a job is the one that counts.
             by_fence = {verdict.fence: verdict for verdict in reversed(verdicts)}
             fenced = [verdict for fence, verdict in by_fence.items() if fence in running]
@@ -180,6 +183,11 @@ class SqlStore:
             ended = [verdict for verdict in fenced if verdict.state.terminal]
             statements.FINISH(connection, [_finish_row(verdict) for verdict in ended])
             note(verdict.fence.job_id for verdict in ended)
+            bill = Bill()
+            for verdict in ended:
+                job = running[verdict.fence]
+                bill.add(job.tenant, job.model, verdict.state, verdict.usage, verdict.device_s)
+            billing.write(connection, bill)
         return {verdict.fence.job_id for verdict in fenced}
 
     def tell_progress(self, token: str, progress: Mapping[str, float]) -> None:
@@ -199,9 +207,10 @@ class SqlStore:
             row = connection.execute(statements.GET_LOCKED, {"job_id": job_id}).one_or_none()
             if row is None:
                 return None
-            _end(connection, [job_id], JobState.CANCELLED)
-            note([job_id])
-        return job_of(row)
+            job = job_of(row)
+            if not job.state.terminal:
+                _end(connection, [job], JobState.CANCELLED, note)
+        return job
 
     def count_queued(self, which: Queued) -> int:
         """How many these are."""
@@ -215,17 +224,14 @@ class SqlStore:
             for part in statements.parts_of(which):
                 if most := limit - len(cancelled):
                     cancelled += _jobs_of(connection.execute(part, {"most": most}))
-            _end(connection, [job.id for job in cancelled], JobState.CANCELLED)
-            note(job.id for job in cancelled)
+            _end(connection, cancelled, JobState.CANCELLED, note)
         return cancelled
 
     def expire(self, limit: int) -> list[Job]:
         """Expire what is past its deadline; those jobs as they were before."""
         with self._noting() as (connection, note):
             overdue = _jobs_of(connection.execute(statements.OVERDUE, {"most": limit}))
-            if overdue:
-                _end(connection, [job.id for job in overdue], JobState.EXPIRED)
-            note(job.id for job in overdue)
+            _end(connection, overdue, JobState.EXPIRED, note)
         return overdue
 
     def lapsed(self, limit: int) -> list[Job]:
@@ -276,6 +282,11 @@ class SqlStore:
         with self._database.reader() as connection:
             return [TenantCensus(*row) for row in connection.execute(statements.TENANT_CENSUS)]
 
+    def usage(self, query: UsageQuery) -> list[DayOfUse]:
+        """What was used, by day, tenant and model."""
+        with self._database.reader() as connection:
+            return [billing.day_of(row) for row in connection.execute(billing.search(query))]
+
     def delete(self, job_id: str) -> bool:
         """Delete a terminal job, its attempts and its idempotency keys; whether one was deleted."""
         with self._database.transaction() as connection:
@@ -286,7 +297,7 @@ class SqlStore:
         return deleted
 
     @contextmanager
-    def _noting(self) -> Iterator[tuple[sa.Connection, Callable[[Iterable[str]], None]]]:
+    def _noting(self) -> Iterator[tuple[sa.Connection, Note]]:
         """A transaction, and a way to leave in the outbox what has just become of jobs."""
         left = 0
 
@@ -328,9 +339,16 @@ def _left(connection: sa.Connection, quota: Quota) -> int:
     return max(0, quota.most - running)
 
 
-def _end(connection: sa.Connection, ids: list[str], state: JobState) -> None:
-    """End by decree, not by verdict: what is terminal already stays as it is."""
+def _end(connection: sa.Connection, jobs: Sequence[Job], state: JobState, note: Note) -> None:
+    """End by decree, not by verdict. The rows of ``jobs`` are locked, and none is terminal."""
+    if not jobs:
+        return
+    ids = [job.id for job in jobs]
     connection.execute(statements.END, {"ids": ids, "new_state": str(state)})
+    note(ids)
+    bill = Bill()
+    bill.add_unheard(jobs, state)
+    billing.write(connection, bill)
 
 
 def _fence_row(verdict: Verdict) -> dict[str, Any]:
@@ -354,4 +372,5 @@ def _finish_row(verdict: Verdict) -> dict[str, Any]:
         "new_error": error_document(verdict.error),
         "new_usage": usage_document(verdict.usage),
         "new_largest_batch": verdict.largest_batch,
+        "new_device_s": verdict.device_s,
     }

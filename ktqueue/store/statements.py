@@ -105,7 +105,9 @@ RENEW = (
 )
 
 RUNNING = (
-    sa.select(jobs.c.id, jobs.c.token, jobs.c.claims, jobs.c.attempt, jobs.c.worker, jobs.c.started_at)
+    sa.select(
+        *(jobs.c[name] for name in ("id", "token", "claims", "attempt", "worker", "started_at", "tenant", "model"))
+    )
     .where(_given, _still_running)
     .order_by(jobs.c.id)
     .with_for_update()
@@ -133,6 +135,7 @@ FINISH = UpdateEach(
         "new_error": _JSON,
         "new_usage": _JSON,
         "new_largest_batch": sa.Integer(),
+        "new_device_s": sa.Double(),
     },
     lambda given: _fenced(given).values(
         state=given["new_state"],
@@ -140,6 +143,7 @@ FINISH = UpdateEach(
         error=given["new_error"],
         usage=given["new_usage"],
         largest_batch=given["new_largest_batch"],
+        device_s=given["new_device_s"],
         finished_at=db_now(),
         **_released,
     ),

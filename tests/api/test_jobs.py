@@ -61,7 +61,7 @@ def test_a_finished_job_tells_its_result_usage_and_timing(api: Api) -> None:
 
     job = json_of(answer, 200)
     assert (job["state"], job["result"], job["error"], job["progress"]) == ("succeeded", {"text": "é"}, None, None)
-    assert job["usage"] == {"prompt_tokens": 3, "completion_tokens": 4}
+    assert job["usage"] == {"prompt_tokens": 3, "completion_tokens": 4, "device_seconds": 0.0}
     assert job["timing"] == {"queued_ms": 0, "run_ms": 2000, "largest_batch": 17}
     assert "Retry-After" not in answer.headers
 

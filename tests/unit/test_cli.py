@@ -232,6 +232,34 @@ def test_slots_are_listed() -> None:
     assert json.loads(run(Server(listing([worker])), "workers", "--json").stdout) == worker
 
 
+USED = {
+    "day": "2026-01-02",
+    "tenant": "us",
+    "model": "chat",
+    "succeeded": 4,
+    "failed": 3,
+    "cancelled": 2,
+    "expired": 1,
+    "prompt_tokens": 50,
+    "completion_tokens": 70,
+    "device_seconds": 1.23456,
+}
+
+
+def test_usage_is_shown() -> None:
+    server = Server(listing([USED]))
+    result = run(server, "usage", "--from", "2026-01-01", "--to", "2026-01-31", "--tenant", "us", "--model", "chat")
+    assert " ".join(result.stdout.splitlines()[1].split()) == "2026-01-02 us chat 4 3 2 1 50 + 70 1.235"
+    assert server.lines == ["GET /api/v1/usage?from=2026-01-01&to=2026-01-31&tenant=us&model=chat"]
+    assert json.loads(run(Server(listing([USED])), "usage", "--json").stdout) == USED
+
+
+def test_usage_is_printed_as_csv() -> None:
+    server = Server(httpx.Response(200, text="day,tenant\r\n2026-01-02,us\r\n"))
+    assert run(server, "usage", "--csv").stdout.splitlines() == ["day,tenant", "2026-01-02,us"]
+    assert server.asked[0].headers["Accept"] == "text/csv"
+
+
 def test_lanes_are_asked_for_a_size_of_job() -> None:
     server = Server(listing(LANES))
     assert run(server, "lanes", "--prompt-tokens", "5000", "--answer-tokens", "1").exit_code == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import httpx
 import pytest
@@ -202,6 +202,15 @@ def test_models_and_lanes_are_told(client: Subject) -> None:
         "encoder": "embed",
     }
     assert {lane.model: lane.depth for lane in client.call("lanes")} == {"chat": 0, "echo": 1, "encoder": 0}
+
+
+def test_usage_is_told(client: Subject, api: Api) -> None:
+    client.call("submit", "echo", {"n": 1})
+    api.succeed()
+    [day] = client.call("operator.usage", model="echo")
+    assert (day.day, day.tenant, day.model, day.succeeded) == (date(2025, 6, 15), "default", "echo", 1)
+    assert client.call("operator.usage", first=date(2025, 6, 16), last=date(2025, 6, 17), tenant="default") == []
+    assert client.call("operator.usage_csv", first=day.day, last=day.day).splitlines()[1].startswith("2025-06-15,")
 
 
 def test_slots_are_told(client: Subject, api: Api) -> None:
