@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ktqueue.api_key import NOBODYS, Kept, is_secret, parts_of
@@ -12,10 +12,11 @@ from ktqueue.registry.base import ApiKey, Registry
 from ktqueue.tenant import Caller
 
 BELIEVED_S = 5.0
-"""For how long a process believes what it read of a key: so long one that is revoked elsewhere may still be let in."""
-MOST_KNOWN = 100_000
+"""For how long a process believes what it read of keys: so long one that is revoked elsewhere may still be let in."""
 MOST_UNKNOWN = 10_000
-"""Prefixes that are remembered. Unknown ones apart, so that whoever makes them up pushes out no real key."""
+"""Unknown prefixes that are remembered. Apart from the known ones, so that whoever makes them up pushes out no key."""
+A_QUERY = 1_000
+"""Keys that are read at once."""
 
 
 class Access(Protocol):
@@ -36,7 +37,8 @@ class OpenAccess:
 class KeyAccess:
     """Callers are who their keys say. What was read of a key is believed for some seconds, so a request costs no query.
 
-    ``used`` is told the id of each key that was let in.
+    When they are over, all keys that were used in them are read again at once: a thousand tenants cost one query, not a
+    thousand. ``used`` is told the id of each key that was let in.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class KeyAccess:
         self._registry = registry
         self._used = used
         self._clock = clock
-        self._known: dict[str, tuple[float, ApiKey]] = {}
-        self._unknown: dict[str, float] = {}
+        self._known: dict[str, ApiKey] = {}
+        self._asked_for: set[str] = set()
+        self._unknown: set[str] = set()
+        self._believed_until = 0.0
 
     def caller(self, authorization: str | None) -> Caller:
         """Who sends this `Authorization`. Raises Unauthenticated, StoreUnavailable."""
@@ -66,24 +70,41 @@ class KeyAccess:
 
     def forget(self, key_id: str) -> None:
         """Read this key again: it was changed here."""
-        self._known = {prefix: entry for prefix, entry in self._known.items() if entry[1].id != key_id}
+        self._known = {prefix: key for prefix, key in self._known.items() if key.id != key_id}
 
     def _found(self, prefix: str) -> ApiKey | None:
-        now = self._clock()
-        until, key = self._known.get(prefix, (0.0, None))
-        if now < until or now < self._unknown.get(prefix, 0.0):
-            return key
-        key = self._registry.key_by_prefix(prefix)
-        if key is None:
-            self._known.pop(prefix, None)
-            if len(self._unknown) >= MOST_UNKNOWN:
-                self._unknown.clear()
-            self._unknown[prefix] = now + BELIEVED_S
-            return None
-        if len(self._known) >= MOST_KNOWN:
-            self._known.clear()
-        self._known[prefix] = (now + BELIEVED_S, key)
+        if self._clock() >= self._believed_until:
+            # First, so that one thread reads and the others go on with what was read last.
+            self._believed_until = self._clock() + BELIEVED_S
+            self._read_again()
+        key = self._known.get(prefix)
+        if key is None and prefix not in self._unknown:
+            key = self._read([prefix]).get(prefix)
+            if key is None:
+                self._remember_unknown(prefix)
+            else:
+                self._known[prefix] = key
+        if key is not None:
+            self._asked_for.add(prefix)
         return key
+
+    def _read_again(self) -> None:
+        prefixes, self._asked_for = list(self._asked_for), set()
+        self._unknown = set()
+        try:
+            self._known = self._read(prefixes)
+        except StoreUnavailable:
+            self._known = {}
+            raise
+
+    def _read(self, prefixes: Sequence[str]) -> dict[str, ApiKey]:
+        pages = (prefixes[start : start + A_QUERY] for start in range(0, len(prefixes), A_QUERY))
+        return {key.prefix: key for page in pages for key in self._registry.keys_by_prefix(page)}
+
+    def _remember_unknown(self, prefix: str) -> None:
+        if len(self._unknown) >= MOST_UNKNOWN:
+            self._unknown = set()
+        self._unknown.add(prefix)
 
 
 class AccessOnceThereAreKeys:

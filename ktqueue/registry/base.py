@@ -5,7 +5,7 @@ As in the store, every method is one transaction and may raise StoreUnavailable.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,8 +62,8 @@ class Registry(Protocol):
     def key(self, key_id: str) -> ApiKey | None:
         """The key as it is now."""
 
-    def key_by_prefix(self, prefix: str) -> ApiKey | None:
-        """The key that begins with this."""
+    def keys_by_prefix(self, prefixes: Collection[str]) -> list[ApiKey]:
+        """The keys that begin with these."""
 
     def keys(self, query: KeyQuery) -> list[ApiKey]:
         """Those that match, newest first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from threading import RLock
 
@@ -37,10 +37,10 @@ class MemoryRegistry:
         with self._lock:
             return self._keys.get(key_id)
 
-    def key_by_prefix(self, prefix: str) -> ApiKey | None:
-        """The key that begins with this."""
+    def keys_by_prefix(self, prefixes: Collection[str]) -> list[ApiKey]:
+        """The keys that begin with these."""
         with self._lock:
-            return next((key for key in self._keys.values() if key.prefix == prefix), None)
+            return [key for key in self._keys.values() if key.prefix in prefixes]
 
     def keys(self, query: KeyQuery) -> list[ApiKey]:
         """Those that match, newest first."""

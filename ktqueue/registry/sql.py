@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +22,7 @@ NOW = sa.select(db_now())
 ANY_KEY = sa.select(api_keys.c.id).limit(1)
 ADD_KEY = insert_new(api_keys)
 KEY = sa.select(api_keys).where(_this_key)
-KEY_BY_PREFIX = sa.select(api_keys).where(api_keys.c.prefix == sa.bindparam("given_prefix"))
+KEYS_BY_PREFIX = sa.select(api_keys).where(api_keys.c.prefix.in_(sa.bindparam("prefixes", expanding=True)))
 REVOKE_KEY = sa.update(api_keys).where(_this_key).values(revoked_at=sa.func.coalesce(api_keys.c.revoked_at, db_now()))
 _until = sa.bindparam("until", type_=sa.BigInteger)
 END_KEY = (
@@ -73,16 +73,15 @@ class SqlRegistry:
 
     def key(self, key_id: str) -> ApiKey | None:
         """The key as it is now."""
-        return self._one_key(KEY, {"key_id": key_id})
-
-    def key_by_prefix(self, prefix: str) -> ApiKey | None:
-        """The key that begins with this."""
-        return self._one_key(KEY_BY_PREFIX, {"given_prefix": prefix})
-
-    def _one_key(self, statement: sa.Select[Any], given: dict[str, str]) -> ApiKey | None:
         with self._database.reader() as connection:
-            row = connection.execute(statement, given).mappings().one_or_none()
+            row = connection.execute(KEY, {"key_id": key_id}).mappings().one_or_none()
         return None if row is None else _key_of(row)
+
+    def keys_by_prefix(self, prefixes: Collection[str]) -> list[ApiKey]:
+        """The keys that begin with these."""
+        with self._database.reader() as connection:
+            rows = connection.execute(KEYS_BY_PREFIX, {"prefixes": list(prefixes)}).mappings().all()
+        return [_key_of(row) for row in rows]
 
     def keys(self, query: KeyQuery) -> list[ApiKey]:
         """Those that match, newest first."""

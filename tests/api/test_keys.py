@@ -200,9 +200,19 @@ def test_a_request_costs_no_query(keyed: Keyed) -> None:
     assert keyed.sql.calls.keys() == {"now"}, "which is extrapolated"
 
 
+def test_many_keys_are_read_again_in_one_query(keyed: Keyed) -> None:
+    texts = [keyed.key() for _ in range(5)]
+    for text in texts:
+        keyed.submit(text)
+    keyed.sql.calls.clear()
+    keyed.api.scene.clock.sleep(BELIEVED_S)
+    assert {keyed.submit(text).status_code for text in texts} == {202}
+    assert keyed.sql.calls["keys_by_prefix"] == 1
+
+
 def test_what_can_not_be_looked_up_is_not_let_in(keyed: Keyed) -> None:
     text = keyed.key()
-    keyed.sql.go("key_by_prefix")
+    keyed.sql.go("keys_by_prefix")
     assert keyed.submit(text).status_code == 503
     keyed.sql.come_back()
     assert keyed.submit(text).status_code == 202
