@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ktqueue.blame import blame
@@ -119,6 +119,27 @@ class Execution:
         again = retry_at(job, error, now=self._store.now(), backoff=self._backoff, jitter=self._jitter())
         state = JobState.FAILED if again is None else JobState.QUEUED
         return job, Verdict(fence_of(job), state, error=error, run_at=again, device_s=device_s)
+
+    def overdue(self, jobs: Iterable[Job]) -> list[Job]:
+        """Those that are past their deadline. Raises StoreUnavailable."""
+        bound = [job for job in jobs if job.deadline_at is not None]
+        if not bound:
+            return []
+        now = self._store.now()
+        return [job for job in bound if job.deadline_at is not None and job.deadline_at <= now]
+
+    def expiry(
+        self, job: Job, result: JsonObject | None, usage: Usage | None, largest_batch: int | None, device_s: float
+    ) -> Settled:
+        """The verdict on a job whose deadline came before its end, with what there is of its result."""
+        return job, Verdict(
+            fence_of(job),
+            JobState.EXPIRED,
+            result=result,
+            usage=usage,
+            largest_batch=largest_batch,
+            device_s=device_s,
+        )
 
     def settle(self, settled: Sequence[Settled]) -> set[str]:
         """Commit a group of verdicts in one transaction and tell who waits. Raises StoreUnavailable, then repeat.

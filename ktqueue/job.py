@@ -196,8 +196,8 @@ class Fence:
 class Verdict:
     """What is to become of one running job.
 
-    ``state`` is SUCCEEDED (with ``result``), FAILED (with ``error``); both with ``device_s``, the job's share of the
-    attempt's steps. Or it is QUEUED: to be tried again at ``run_at``,
+    ``state`` is SUCCEEDED (with ``result``), FAILED (with ``error``) or EXPIRED (with what there is of a ``result``);
+    all with ``device_s``, the job's share of the attempt's steps. Or it is QUEUED: to be tried again at ``run_at``,
     with ``charged=False`` when the attempt is given back because it was no fault of the job's, and with ``crashes``
     and ``company`` as the job shall have them.
     """

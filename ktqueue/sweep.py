@@ -18,6 +18,8 @@ from ktqueue.store.base import LaneCensus, Store
 from ktqueue.turns import Entry, entry_of
 
 GROUP = 500
+CUT_MS = 2_000
+"""So long a job that runs past its deadline is left to its slot, which knows what there is of its result."""
 PAGE = 1_000
 PAGES_A_SWEEP = 5
 """How many pages of a long lane are compared in one sweep; the next goes on from there."""
@@ -84,7 +86,7 @@ class Sweep:
         return repairs
 
     def _expire_overdue(self) -> int:
-        jobs = self._store.expire(GROUP)
+        jobs = self._store.expire(GROUP, running_after_ms=CUT_MS)
         for job in jobs:
             if job.state is JobState.RUNNING:
                 self._lanes.ask_cancel(job.model, [job.id])

@@ -18,7 +18,7 @@ from ktqueue.errors import StoreUnavailable, Unavailable
 from ktqueue.events.base import Event, EventId
 from ktqueue.execution import Execution, Settled
 from ktqueue.job import Job, JobError
-from worker.engines.base import Delta, Engine, Failed, Finished, Output, Progress, Request
+from worker.engines.base import Cut, Delta, Engine, Failed, Finished, Output, Progress, Request
 from worker.shares import Shares
 
 PAUSE_S = 0.2
@@ -31,7 +31,7 @@ ROOM_S = 10.0
 logger = logging.getLogger(__name__)
 
 
-Ended: TypeAlias = tuple[Job, Finished | Failed, float]
+Ended: TypeAlias = tuple[Job, Finished | Failed | Cut, float]
 """A job that is to be settled, how it ended, and its share of the device in seconds."""
 
 
@@ -109,6 +109,7 @@ class Runner:
                 return claimed
             self._drop_cancelled(token)
             self._step()
+            self._cut_overdue()
             self._settle()
             if self._clock() >= self._renew_at:
                 self._renew(token)
@@ -196,6 +197,17 @@ class Runner:
             if output.id in self._held
         ]
 
+    def _cut_overdue(self) -> None:
+        """Who is past its deadline leaves, with what there is of its result."""
+        try:
+            overdue = self._execution.overdue(self._held.values())
+        except StoreUnavailable as error:
+            logger.debug("no deadline can be told: %s", error)
+            return
+        for job in overdue:
+            del self._held[job.id]
+            self._ended.append((job, self._engine.cut(job.id), self._shares.leave(job.id)))
+
     def _event(self, output: Output) -> Event | None:
         job = self._held.get(output.id)
         if job is None:
@@ -240,9 +252,11 @@ class Runner:
             fault = JobError("engine_error", f"the result can't be stored: {type(error).__name__}")
             self._commit([(job, Failed(job.id, fault), device_s)])
 
-    def _verdict(self, job: Job, ending: Finished | Failed, device_s: float) -> Settled:
+    def _verdict(self, job: Job, ending: Finished | Failed | Cut, device_s: float) -> Settled:
         if isinstance(ending, Failed):
             return self._execution.failure(job, ending.error, device_s)
+        if isinstance(ending, Cut):
+            return self._execution.expiry(job, ending.result, ending.usage, ending.largest_batch, device_s)
         return self._execution.success(job, ending.result, ending.usage, ending.largest_batch, device_s)
 
     def _renew(self, token: str) -> None:

@@ -183,8 +183,8 @@ class Store(Protocol):
     def cancel_queued(self, which: Queued, limit: int) -> list[Job]:
         """Cancel up to ``limit`` of these; those jobs as they were before."""
 
-    def expire(self, limit: int) -> list[Job]:
-        """Expire jobs past their deadline, queued or running; those jobs as they were before."""
+    def expire(self, limit: int, *, running_after_ms: int = 0) -> list[Job]:
+        """Expire jobs past their deadline; those jobs as they were before. Running ones so much later."""
 
     def lapsed(self, limit: int) -> list[Job]:
         """Running jobs whose lease has run out."""

@@ -278,11 +278,12 @@ class MemoryStore:
             and (which.created_before is None or job.created_at < which.created_before)
         ]
 
-    def expire(self, limit: int) -> list[Job]:
+    def expire(self, limit: int, *, running_after_ms: int = 0) -> list[Job]:
         """Expire what is past its deadline; those jobs as they were before."""
         with self._lock:
             now = self._clock()
-            overdue = [job for job in self._jobs.values() if not job.state.terminal and _overdue(job, now)]
+            late = {JobState.QUEUED: now, JobState.RUNNING: now - running_after_ms}
+            overdue = [job for job in self._jobs.values() if job.state in late and _overdue(job, late[job.state])]
             first = nsmallest(limit, overdue, key=lambda job: job.deadline_at or 0)
             for job in first:
                 self._end(job, JobState.EXPIRED, now)

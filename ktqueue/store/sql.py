@@ -227,10 +227,11 @@ class SqlStore:
             _end(connection, cancelled, JobState.CANCELLED, note)
         return cancelled
 
-    def expire(self, limit: int) -> list[Job]:
+    def expire(self, limit: int, *, running_after_ms: int = 0) -> list[Job]:
         """Expire what is past its deadline; those jobs as they were before."""
         with self._noting() as (connection, note):
-            overdue = _jobs_of(connection.execute(statements.OVERDUE, {"most": limit}))
+            given = {"most": limit, "running_after_ms": running_after_ms}
+            overdue = _jobs_of(connection.execute(statements.OVERDUE, given))
             _end(connection, overdue, JobState.EXPIRED, note)
         return overdue
 

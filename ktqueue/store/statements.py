@@ -176,6 +176,10 @@ GET_LOCKED = GET.with_for_update()
 OVERDUE = (
     sa.select(*JOB_COLUMNS)
     .where(jobs.c.deadline_at <= db_now(), jobs.c.finished_at.is_(None))
+    .where(
+        is_state(JobState.QUEUED)
+        | (jobs.c.deadline_at <= db_now() - sa.bindparam("running_after_ms", type_=sa.BigInteger))
+    )
     .order_by(jobs.c.deadline_at)
     .limit(sa.bindparam("most", type_=sa.Integer))
     .with_for_update(skip_locked=True)

@@ -290,7 +290,7 @@ def test_a_group_is_finished_each_in_its_own_way(store: Store) -> None:
     error = JobError("out_of_memory", "no memory left", retryable=True)
     changed = store.finish(
         [
-            verdict(good, result={"text": "hi"}, usage=Usage(3, 4), largest_batch=17),
+            verdict(good, result={"text": "hi"}, usage=Usage(3, 4), largest_batch=17, device_s=2.5),
             verdict(bad, JobState.FAILED, error=error, largest_batch=2),
             verdict(again, JobState.QUEUED, error=error, run_at=later),
             verdict(given_back, JobState.QUEUED, charged=False),
@@ -308,6 +308,7 @@ def test_a_group_is_finished_each_in_its_own_way(store: Store) -> None:
         result={"text": "hi"},
         usage=Usage(3, 4),
         largest_batch=17,
+        device_s=2.5,
     )
     assert (bad_now.state, bad_now.error, bad_now.result) == (JobState.FAILED, error, None)
     released = {"state": JobState.QUEUED, "token": None, "lease_until": None, "worker": None, "started_at": None}
@@ -583,6 +584,24 @@ def test_a_running_job_expires_and_its_worker_is_fenced_off(store: Store) -> Non
     assert expired == [held]
     assert got(store, job).state is JobState.EXPIRED
     assert store.finish([verdict(held)]) == set()
+
+
+def test_what_runs_may_be_left_to_its_slot_for_a_while(store: Store) -> None:
+    (runs,) = added(store, deadline_at=store.now() + 1_000)
+    (held,) = claim(store, [runs])
+    (waits,) = added(store, deadline_at=store.now() - 5)
+    expired: list[Job] = []
+    while held not in expired:
+        assert held not in store.expire(10, running_after_ms=HOUR)
+        expired += store.expire(10)
+    assert got(store, waits).state is JobState.EXPIRED
+
+
+def test_a_slot_keeps_what_there_is_of_a_job_that_is_late(store: Store) -> None:
+    (held,) = running(store)
+    partial = replace(verdict(held), state=JobState.EXPIRED, result={"text": "a"})
+    assert store.finish([partial]) == {held.id}
+    assert (got(store, held).state, got(store, held).result) == (JobState.EXPIRED, {"text": "a"})
 
 
 def test_expire_takes_the_oldest_deadline_first(store: Store) -> None:

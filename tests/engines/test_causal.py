@@ -135,6 +135,25 @@ def test_cancelled_members_free_their_rows_and_the_others_do_not_notice(
         assert tokens(run, request.id) == reference(causal, tokenizer, request)
 
 
+def test_a_request_that_is_cut_keeps_its_text(causal: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    asked = [generate(f"r{i}", WORDS[: 3 + 4 * i], max_tokens=20, ignore_eos=True) for i in range(3)]
+    run = Run(causal_engine(causal, tokenizer), *asked)
+    for _ in range(5):
+        run.step()
+    cut = run.cut("r1")
+    run.end()
+    expected = reference(causal, tokenizer, asked[1])
+    assert cut.result is not None
+    known = cut.result["tokens"]
+    assert 0 < len(known) < 20
+    assert known[: len(expected)] == expected[: len(known)]
+    assert cut.result["finish_reason"] == "deadline"
+    assert cut.usage is not None
+    assert cut.usage.completion_tokens == len(known)
+    assert sorted(run.finished) == ["r0", "r2"]
+    assert run.engine.cut("unknown").result is None
+
+
 def test_a_prompt_can_be_cancelled_while_it_is_read(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     run = Run(causal_engine(llama, tokenizer, budget=10), generate("long", WORDS[:40]))
     run.step()

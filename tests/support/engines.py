@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ktqueue.job import JobError, JsonObject, Task
 from ktqueue.room import Room
-from worker.engines.base import Delta, Engine, Failed, Finished, Output, Request
+from worker.engines.base import Cut, Delta, Engine, Failed, Finished, Output, Request
 from worker.engines.causal.attention.choose import choose
 from worker.engines.causal.blocks import Blocks
 from worker.engines.causal.cache import Cache, Size
@@ -43,6 +43,10 @@ class Run:
     def cancel(self, job_id: str) -> None:
         self.inside.discard(job_id)
         self.engine.cancel(job_id)
+
+    def cut(self, job_id: str) -> Cut:
+        self.inside.discard(job_id)
+        return self.engine.cut(job_id)
 
     def step(self) -> list[Output]:
         outputs = self.engine.step()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ktqueue.job import JobError, JsonObject, Usage
 from ktqueue.room import Room
-from worker.engines.base import Delta, Failed, Finished, Output, Request
+from worker.engines.base import Cut, Delta, Failed, Finished, Output, Request
 
 ERRORS = {
     "permanent": JobError("bad_input", "this can never run", retryable=False),
@@ -99,3 +99,10 @@ class ToyEngine:
         """Forget a request."""
         self.cancelled.append(job_id)
         self._members.pop(job_id, None)
+
+    def cut(self, job_id: str) -> Cut:
+        """End a request; its letters are kept."""
+        _, done, largest = self._members[job_id]
+        self.cancel(job_id)
+        text = "".join(chr(97 + number) for number in range(done))
+        return Cut(job_id, {"text": text, "finish_reason": "deadline"}, Usage(1, done), largest)

@@ -8,7 +8,7 @@ import pytest
 
 from ktqueue.events.base import END, EventId
 from ktqueue.history import history
-from ktqueue.job import Job, JobState
+from ktqueue.job import Job, JobState, Usage
 from ktqueue.room import Room
 from tests.support.draining import STEP_S, job_of, runner, states, toy
 from tests.support.scene import LEASE_MS, MODEL, Scene
@@ -184,6 +184,28 @@ def test_cancels_of_the_time_before_are_not_looked_at_again(scene: Scene) -> Non
     runner(scene, toy(scene)).drain()
 
     assert scene.sql.calls["renew"] == 0
+
+
+def test_a_job_leaves_at_its_deadline_with_what_there_is(scene: Scene) -> None:
+    late, other = job_of(scene, 9, deadline_s=3.0), job_of(scene, 5, deadline_s=60.0)
+    engine = ToyEngine(each_step=lambda: scene.clock.sleep(1.0))
+    runner(scene, engine).drain()
+
+    assert engine.cancelled == [late.id]
+    assert states(scene, [late, other]) == [JobState.EXPIRED, JobState.SUCCEEDED]
+    row = scene.row(late)
+    assert row.result == {"text": "abc", "finish_reason": "deadline"}
+    assert (row.usage, row.error) == (Usage(1, 3), None)
+    assert scene.told(late)[-1].data == {"state": "expired"}
+
+
+def test_a_deadline_that_can_not_be_told_waits(scene: Scene) -> None:
+    job = job_of(scene, 9, deadline_s=2.0)
+    away = {2: lambda: scene.sql.go("now"), 5: scene.sql.come_back}
+    runner(scene, ToyEngine(at=away, each_step=lambda: scene.clock.sleep(1.0))).drain()
+
+    row = scene.row(job)
+    assert (row.state, row.result) == (JobState.EXPIRED, {"text": "abcde", "finish_reason": "deadline"})
 
 
 def test_leases_are_renewed_while_jobs_run(scene: Scene) -> None:

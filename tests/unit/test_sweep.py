@@ -13,7 +13,7 @@ from ktqueue.job import ENGINE_CRASHED, Job, JobState, Outcome
 from ktqueue.lanes.base import Backlog
 from ktqueue.recovery import GROUP
 from ktqueue.retry import Backoff
-from ktqueue.sweep import PAGE, PAGES_A_SWEEP, Repairs
+from ktqueue.sweep import CUT_MS, PAGE, PAGES_A_SWEEP, Repairs
 from ktqueue.turns import entry_of
 from tests.support.scene import LEASE_MS, MODEL, Scene, submission
 
@@ -197,6 +197,9 @@ def test_a_running_job_expires_and_its_slot_is_told(scene: Scene) -> None:
     job = scene.submit(deadline_s=1)
     [claimed] = scene.claim()
     scene.clock.sleep(1)
+    scene.sweep()
+    assert scene.row(job).state is JobState.RUNNING, "its slot will say what there is of its result"
+    scene.clock.sleep(CUT_MS / 1000)
     scene.sweep()
 
     assert scene.row(job).state is JobState.EXPIRED

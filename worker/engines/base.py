@@ -66,6 +66,16 @@ class Failed:
     error: JobError
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The request was ended before it was done: what there is of its result."""
+
+    id: str
+    result: JsonObject | None = None
+    usage: Usage | None = None
+    largest_batch: int | None = None
+
+
 Output: TypeAlias = Delta | Progress | Finished | Failed
 
 
@@ -90,3 +100,6 @@ class Engine(Protocol):
 
     def cancel(self, job_id: str) -> None:
         """Forget a request, free its place now; nothing more is said of it. Unknown ids are ignored."""
+
+    def cut(self, job_id: str) -> Cut:
+        """As `cancel`, for the sake of a deadline: what there is of the result so far is worth having."""

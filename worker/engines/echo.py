@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from ktqueue.job import JobError
 from ktqueue.room import Room
-from worker.engines.base import Failed, Finished, Output, Request
+from worker.engines.base import Cut, Failed, Finished, Output, Request
 
 LONGEST_REST_S = 0.005
 """A step waits at most so long for the next delay to end: whoever drains us wants to look around, and not to spin."""
@@ -98,6 +98,11 @@ class EchoEngine:
     def cancel(self, job_id: str) -> None:
         """Forget a request; unknown ids are ignored."""
         self._held.pop(job_id, None)
+
+    def cut(self, job_id: str) -> Cut:
+        """End a request; half a result would be none."""
+        self.cancel(job_id)
+        return Cut(job_id)
 
     def _outcome(self, request: Request, shared: int) -> Output:
         fail = request.params.get("fail")

@@ -11,7 +11,7 @@ import torch
 from ktqueue.batching import Rules, next_batch
 from ktqueue.job import Usage
 from ktqueue.room import Room
-from worker.engines.base import Failed, Finished, Output, Progress, Request
+from worker.engines.base import Cut, Failed, Finished, Output, Progress, Request
 from worker.engines.heads import Head
 from worker.engines.texts import Item
 from worker.engines.trouble import Refused, blame, is_fatal, not_finite
@@ -75,6 +75,11 @@ class EncoderEngine:
         """Forget a request; unknown ids are ignored."""
         self._forget(job_id)
         self._ended = [output for output in self._ended if output.id != job_id]
+
+    def cut(self, job_id: str) -> Cut:
+        """End a request; half a result would be none."""
+        self.cancel(job_id)
+        return Cut(job_id)
 
     def _choose(self) -> list[_Key]:
         """A batch of all that waits; or, after one failed, of one request that was in it, to find the culprit."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ktqueue.job import JsonObject, Usage
-from worker.engines.base import Delta, Finished, Output
+from worker.engines.base import Cut, Delta, Finished, Output
 from worker.engines.causal.detokenize import TextStream
 from worker.engines.causal.sampling import Sampling
 from worker.engines.causal.voice import Voice
@@ -54,10 +54,23 @@ class Answer:
             outputs.append(self._finished())
         return outputs, one.over
 
+    def cut(self) -> Cut:
+        """What there is of it; nothing before the first token."""
+        if not self._tokens:
+            return Cut(self.id)
+        for choice in self._choices:
+            choice.cut()
+        return Cut(self.id, self._result(), self._usage(), self._largest_batch)
+
     def _finished(self) -> Finished:
+        return Finished(self.id, self._result(), self._usage(), self._largest_batch)
+
+    def _result(self) -> JsonObject:
         results = [choice.result() for choice in self._choices]
-        usage = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=self._tokens)
-        return Finished(self.id, results[0] if len(results) == 1 else {"choices": results}, usage, self._largest_batch)
+        return results[0] if len(results) == 1 else {"choices": results}
+
+    def _usage(self) -> Usage:
+        return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=self._tokens)
 
 
 class Choice:
@@ -73,7 +86,7 @@ class Choice:
         self._stream = TextStream(voice.pieces(), sampling.stop)
         self._tokens: list[int] = []
         self._chances: list[Chances] = []
-        self._reason: Literal["stop", "length"] | None = None
+        self._reason: Literal["stop", "length", "deadline"] | None = None
 
     @property
     def over(self) -> bool:
@@ -98,6 +111,12 @@ class Choice:
         self.length += len(piece)
         self._pieces.append(piece)
         return piece
+
+    def cut(self) -> None:
+        """Let it be over, unless it is."""
+        if self._reason is None:
+            self._reason = "deadline"
+            self._pieces.append(self._stream.end())
 
     def result(self) -> JsonObject:
         """What the client gets to see of it, once it is over."""

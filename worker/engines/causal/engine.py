@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ktqueue.job import JobError
 from ktqueue.room import Room
-from worker.engines.base import Failed, Output, Request
+from worker.engines.base import Cut, Failed, Output, Request
 from worker.engines.causal.answer import Answer
 from worker.engines.causal.executor import Executor, Flight, Outcome
 from worker.engines.causal.prompt import PromptReader
@@ -122,6 +122,12 @@ class CausalEngine:
         """Forget a request; unknown ids are ignored."""
         self._forget(job_id)
         self._ended = [output for output in self._ended if output.id != job_id]
+
+    def cut(self, job_id: str) -> Cut:
+        """End a request; the text that it has come to is kept."""
+        answer = self._answers.get(job_id)
+        self.cancel(job_id)
+        return Cut(job_id) if answer is None else answer.cut()
 
     def _check_tokens(self, sampling: Sampling) -> None:
         largest = largest_token(sampling)
