@@ -122,11 +122,11 @@ class Execution:
 
     def overdue(self, jobs: Iterable[Job]) -> list[Job]:
         """Those that are past their deadline. Raises StoreUnavailable."""
-        bound = [job for job in jobs if job.deadline_at is not None]
-        if not bound:
+        deadlines = [(job, job.deadline_at) for job in jobs if job.deadline_at is not None]
+        if not deadlines:
             return []
         now = self._store.now()
-        return [job for job in bound if job.deadline_at is not None and job.deadline_at <= now]
+        return [job for job, deadline_at in deadlines if deadline_at <= now]
 
     def expiry(
         self, job: Job, result: JsonObject | None, usage: Usage | None, largest_batch: int | None, device_s: float

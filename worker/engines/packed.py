@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
+from typing import TypeGuard
 
 import torch
 from torch.nn.functional import linear
@@ -44,18 +45,20 @@ def pack_linears(model: torch.nn.Module) -> int:
         (parent, name, layer)
         for parent in model.modules()
         for name, layer in parent.named_children()
-        if isinstance(layer, torch.nn.Linear) and _is_plain(layer) and _serves_all(*layer.weight.shape)
+        if is_plain(layer) and _is_single_on_cpu(layer.weight) and _serves_all(*layer.weight.shape)
     ]
     for parent, name, layer in layers:
         setattr(parent, name, PackedLinear(layer))
     return len(layers)
 
 
-def _is_plain(layer: torch.nn.Linear) -> bool:
-    # Quantised weights are tensors of other types, if not in layers of other types.
-    weight = layer.weight.data
-    known = type(layer) is torch.nn.Linear and type(weight) is torch.Tensor
-    return known and weight.device.type == "cpu" and weight.dtype == torch.float32
+def is_plain(layer: object) -> TypeGuard[torch.nn.Linear]:
+    """Whether this is a linear layer as torch has them: quantised ones, or their weights, are of other types."""
+    return type(layer) is torch.nn.Linear and type(layer.weight.data) is torch.Tensor
+
+
+def _is_single_on_cpu(weight: torch.Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 @lru_cache

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
+from worker.engines.packed import is_plain
+
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Projections that model classes call one after the other with the same input."""
 
@@ -74,27 +76,18 @@ def merge_projections(model: PreTrainedModel) -> int:
     saved = 0
     for module in model.modules():
         for names in _TOGETHER:
-            layers = [getattr(module, name, None) for name in names]
-            if all(_is_plain(layer) for layer in layers):
-                saved += _merge(module, names)
+            layers = [layer for name in names if is_plain(layer := getattr(module, name, None))]
+            if len(layers) == len(names) and len({layer.bias is None for layer in layers}) == 1:
+                _merge(module, names, layers)
+                saved += len(names) - 1
     return saved
 
 
-def _is_plain(layer: object) -> bool:
-    # Quantised weights are tensors of other types, if not in layers of other types.
-    return type(layer) is torch.nn.Linear and type(layer.weight.data) is torch.Tensor
-
-
-def _merge(module: torch.nn.Module, names: Sequence[str]) -> int:
-    layers = [module.get_submodule(name) for name in names]
-    linear = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
-    if len({layer.bias is None for layer in linear}) > 1:
-        return 0
+def _merge(module: torch.nn.Module, names: Sequence[str], layers: Sequence[torch.nn.Linear]) -> None:
     outputs: list[torch.Tensor] = []
-    setattr(module, names[0], _First(_Merged(linear), outputs))
+    setattr(module, names[0], _First(_Merged(layers), outputs))
     for index, name in enumerate(names[1:], 1):
         setattr(module, name, _Next(outputs, index, last=name == names[-1]))
-    return len(names) - 1
 
 
 def compile_layers(model: PreTrainedModel) -> int:
