@@ -145,6 +145,7 @@ class WorkerBody(TypedDict):
     host: str
     pid: int | None
     model: str
+    slot: Annotated[int, Field(ge=0, description="Which of its worker's slots for this model it is.")]
     device: Annotated[str, Field(description="Where it computes, for people.")]
     capacity: WorkerCapacity
     running: Annotated[int, Field(ge=0, description="Jobs in it.")]

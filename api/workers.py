@@ -40,6 +40,7 @@ def _worker(status: SlotStatus) -> WorkerBody:
         "host": slot.host,
         "pid": slot.pid,
         "model": slot.model,
+        "slot": slot.number,
         "device": slot.device,
         "capacity": {
             "jobs": slot.room.jobs,

@@ -37,7 +37,7 @@ def measure(*, quick: bool) -> list[Figure]:
 
 def _embed(rounds: int) -> list[Figure]:
     spec = _spec("minilm-l6")
-    engine, plain = load(spec), PlainEncoder(spec.weights().name)
+    engine, plain = load(spec, spec.places[0]), PlainEncoder(spec.weights().name)
     texts = _texts()
     by_length = sorted(texts, key=len)
 
@@ -65,7 +65,7 @@ def _embed(rounds: int) -> list[Figure]:
 
 def _generate(rounds: int) -> list[Figure]:
     spec = _spec("smollm2-135m")
-    engine, plain = load(spec), PlainCausal(spec)
+    engine, plain = load(spec, spec.places[0]), PlainCausal(spec)
     asked = workload()
 
     def ours() -> Answers:

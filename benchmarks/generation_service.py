@@ -87,7 +87,8 @@ def save(folder: Path) -> None:
 
 def alone(folder: Path) -> None:
     """Run the engine that the catalogue declares, without a service; print what the rounds came to as JSON."""
-    engine = load(load_catalogue(folder / "models.toml")[MODEL])
+    spec = load_catalogue(folder / "models.toml")[MODEL]
+    engine = load(spec, spec.places[0])
     assert isinstance(engine, CausalEngine)
     drive(engine, at_once(requests(WARM_UP)))
     runs = [drive(engine, at_once(requests(seed))) for seed in (IN_BULK, ONE_BY_ONE)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +16,8 @@ from ktqueue.errors import ConfigurationError, UnknownModel, UnsupportedTask
 
 EngineName = Literal["echo", "encoder", "causal"]
 TaskName = Literal["generate", "embed", "classify", "rerank", "echo"]
+Place: TypeAlias = tuple[str, ...]
+"""Where one slot computes: a device, or the devices of its pipeline's stages in order."""
 
 TASKS_OF: Mapping[EngineName, tuple[TaskName, ...]] = {
     "echo": ("echo",),
@@ -37,6 +39,11 @@ class Weights:
     gguf: str | None = None
 
 
+Stages: TypeAlias = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")], ...], Field(min_length=1, max_length=64)
+]
+
+
 class ModelSpec(BaseModel):
     """One alias of the catalogue."""
 
@@ -55,6 +62,8 @@ class ModelSpec(BaseModel):
     """``auto`` is CUDA where there is one, else the CPU."""
     slots: Annotated[int, Field(ge=1, le=64)] = 1
     """How many child processes hold this model, each with its own copy."""
+    devices: Annotated[tuple[Stages, ...], Field(min_length=1, max_length=64)] | None = None
+    """In place of ``device`` and ``slots``: each slot's device, or a list of those a causal model is spread over."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads a slot computes with; 0 is torch's own choice, a thread a core."""
     max_batch: Annotated[int, Field(ge=1, le=4096)] = 32
@@ -77,9 +86,18 @@ class ModelSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _tuples(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("tasks"), list):
-            return {**data, "tasks": tuple(data["tasks"])}
-        return data
+        """A document has lists, and a device by itself is a pipeline of one stage."""
+        if not isinstance(data, dict):
+            return data
+        given = dict(data)
+        if isinstance(tasks := given.get("tasks"), list):
+            given["tasks"] = tuple(tasks)
+        if isinstance(devices := given.get("devices"), list | tuple):
+            given["devices"] = tuple(
+                (each,) if isinstance(each, str) else tuple(each) if isinstance(each, list) else each
+                for each in devices
+            )
+        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
@@ -100,12 +118,30 @@ class ModelSpec(BaseModel):
             raise ValueError("tokens_per_step: must be more than max_batch, or prompts would never be read")
         if self.faults and self.engine != "echo":
             raise ValueError("faults: only engine 'echo' has them")
+        self._check_devices()
         return self
+
+    def _check_devices(self) -> None:
+        if self.devices is None:
+            return
+        if self.model_fields_set & {"device", "slots"}:
+            raise ValueError("devices: says how many slots there are and where; leave out 'device' and 'slots'")
+        for place in self.devices:
+            if len(place) > 1 and self.engine != "causal":
+                raise ValueError("devices: only engine 'causal' spreads a model over several")
+            gpus = ["cuda:0" if name == "cuda" else name for name in place if name != "cpu"]
+            if len(set(gpus)) < len(gpus):
+                raise ValueError("devices: a model's stages are each on a GPU of their own")
 
     @property
     def offers(self) -> tuple[TaskName, ...]:
         """The tasks clients may ask for, the default first."""
         return self.tasks or TASKS_OF[self.engine][:1]
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where each of its slots computes."""
+        return self.devices or ((self.device,),) * self.slots
 
     def task(self, asked: str | None) -> TaskName:
         """The task that was asked for, or the default. Raises UnsupportedTask."""

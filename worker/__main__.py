@@ -18,6 +18,7 @@ from ktqueue.process import die_with_parent
 from ktqueue.settings import Settings
 from worker.app import create_app
 from worker.beat import schedule
+from worker.places import Places
 
 USAGE = "usage: python -m worker lane MODEL | light | deliver | beat"
 
@@ -41,9 +42,9 @@ def _serve(app: Celery, settings: Settings, arguments: Sequence[str]) -> None:
 
     match arguments:
         case ["lane", model]:
-            spec = load_catalogue(settings.models)[model]
-            tasks.serve_lane(app, settings, model)
-            _work(app, f"lane-{model}", lane_queue(model), spec.slots)
+            places = load_catalogue(settings.models)[model].places
+            tasks.serve_lane(app, settings, model, Places(places))
+            _work(app, f"lane-{model}", lane_queue(model), len(places))
         case ["light"]:
             tasks.serve_light(app, settings)
             _work(app, "light", LIGHT, 1)

@@ -1,4 +1,4 @@
-"""A slot: the child process that holds one model on one device, and drains its lane."""
+"""A slot: the child process that holds one model in one place, and drains its lane."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from collections.abc import Callable
 from ktqueue.bootstrap import bootstrap
 from ktqueue.errors import Unavailable
 from ktqueue.liveness import identity
-from ktqueue.models import ModelSpec
+from ktqueue.models import ModelSpec, Place
 from ktqueue.presence import base as presence
 from ktqueue.settings import Settings
 from worker.engines import registry
 from worker.engines.base import Engine
 from worker.herald import Herald
+from worker.places import Seat
 from worker.runner import EngineBroken, Runner
 from worker.watchdog import Watchdog
 
@@ -32,9 +33,10 @@ class Slot:
         self,
         settings: Settings,
         model: str,
+        seat: Seat,
         stopping: Callable[[], bool],
         *,
-        load: Callable[[ModelSpec], Engine] = registry.load,
+        load: Callable[[ModelSpec, Place], Engine] = registry.load,
     ) -> None:
         services = bootstrap(settings)
         try:
@@ -44,11 +46,13 @@ class Slot:
             logger.warning("%s: what the dead held is left to the sweep: %s", model, error)
         began = time.monotonic()
         spec = services.catalogue[model]
-        engine = load(spec)
-        logger.info("%s: ready after %.1f s; %s", model, time.monotonic() - began, engine.room())
+        engine = load(spec, seat.place)
+        self._device = registry.device_of(spec, seat.place)
+        took = time.monotonic() - began
+        logger.info("%s: ready on %s after %.1f s; %s", model, self._device, took, engine.room())
         self._model = model
         self._name = identity()
-        self._device = registry.device_of(spec)
+        self._number = seat.number
         self._room = engine.room()
         self._since = int(time.time() * 1000)  # noqa: TID251 - for people
         self._runner = Runner(
@@ -66,7 +70,13 @@ class Slot:
 
     def _as_it_is(self) -> presence.Slot:
         return presence.Slot(
-            self._name, self._model, self._device, self._room, running=self._runner.running, since=self._since
+            self._name,
+            self._model,
+            self._device,
+            self._room,
+            running=self._runner.running,
+            since=self._since,
+            number=self._number,
         )
 
     def drain(self) -> int:

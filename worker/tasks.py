@@ -12,17 +12,19 @@ from ktqueue.celery_settings import DELIVER, DRAIN, SWEEP
 from ktqueue.errors import Unavailable
 from ktqueue.settings import Settings
 from worker.app import StopFlag, in_each_child
+from worker.places import Places
 from worker.post import Post
 from worker.slot import Slot
 
 logger = logging.getLogger(__name__)
 
 
-def serve_lane(app: Celery, settings: Settings, model: str) -> None:
-    """Make this app's children slots of one lane."""
+def serve_lane(app: Celery, settings: Settings, model: str, places: Places) -> None:
+    """Make this app's children slots of one lane, each in one of ``places``."""
     stop = StopFlag()
     # Loaded before the first bell; a load that failed is tried again with the next.
-    slot = cache(lambda: Slot(settings, model, stop))
+    seat = cache(places.take)
+    slot = cache(lambda: Slot(settings, model, seat(), stop))
     in_each_child(slot, stop, settings)
 
     @app.task(name=DRAIN)

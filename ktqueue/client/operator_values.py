@@ -22,6 +22,7 @@ class Worker(Value):
     host: str
     pid: int | None = None
     model: str
+    slot: int = 0
     device: str
     capacity: WorkerCapacity
     running: int

@@ -20,7 +20,8 @@ MISSED = 4
 class Slot:
     """One child process of a worker. ``name`` is the one that attempts tell; ``running`` counts jobs in its engine.
 
-    ``device`` is for people. ``since`` is when it was ready, Unix ms.
+    ``device`` is for people. ``since`` is when it was ready, Unix ms. ``number`` tells the slots of one worker's lane
+    apart, from 0: the one in place of a slot that died has its number, and its device.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Slot:
     room: Room
     running: int
     since: int
+    number: int = 0
 
     @property
     def host(self) -> str:
@@ -47,10 +49,11 @@ class Slot:
 
     @classmethod
     def from_json(cls, told: str | bytes) -> Slot:
-        """What `to_json` made; what another version of us added to it is passed over."""
+        """What `to_json` made; what another version of us added to it, or left out, is passed over."""
         known = orjson.loads(told)
         room = Room.from_json(orjson.dumps(known["room"]))
-        return cls(known["name"], known["model"], known["device"], room, known["running"], known["since"])
+        number = known.get("number", 0)
+        return cls(known["name"], known["model"], known["device"], room, known["running"], known["since"], number)
 
 
 @dataclass(frozen=True, slots=True)

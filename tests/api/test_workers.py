@@ -12,7 +12,7 @@ WORKERS = "/api/v1/workers"
 def test_slots_tell_where_they_are_and_what_they_hold(api: Api) -> None:
     assert json_of(api.client.get(WORKERS), 200) == {"object": "list", "data": [], "next_cursor": None}
     room, now = Room(256, 4096, 16, "triton"), api.scene.clock.now()
-    slot = Slot("gpu-1:77:88:boot-1", "chat", "cuda:0 (H200)", room, running=12, since=now)
+    slot = Slot("gpu-1:77:88:boot-1", "chat", "cuda:0 (H200)", room, running=12, since=now, number=1)
     api.scene.presence.tell(slot, for_ms=8_000)
     api.scene.clock.sleep(1.5)
 
@@ -23,6 +23,7 @@ def test_slots_tell_where_they_are_and_what_they_hold(api: Api) -> None:
             "host": "gpu-1",
             "pid": 77,
             "model": "chat",
+            "slot": 1,
             "device": "cuda:0 (H200)",
             "capacity": {"jobs": 256, "cache_tokens": 4096, "block_tokens": 16},
             "running": 12,

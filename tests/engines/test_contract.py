@@ -14,9 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ktqueue.job import Task
 from ktqueue.models import ModelSpec
-from tests.support.engines import Run, causal_engine, embed, generate
+from tests.support.engines import Run, causal_engine, embed, generate, loaded
 from worker.engines.base import Delta, Engine, Finished, Progress, Request
-from worker.engines.registry import load
 
 ROWS = 3
 
@@ -46,12 +45,12 @@ def kind(
     request: pytest.FixtureRequest, encoder_folder: Path, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> Kind:
     if request.param == "echo":
-        return Kind(lambda: load(ModelSpec(alias="e", engine="echo", max_batch=ROWS)), ask_echo)
+        return Kind(lambda: loaded(ModelSpec(alias="e", engine="echo", max_batch=ROWS)), ask_echo)
     if request.param == "encoder":
         spec = ModelSpec(
             alias="e", engine="encoder", source=f"path:{encoder_folder}", max_batch=ROWS, tokens_per_step=40
         )
-        engine = load(spec)
+        engine = loaded(spec)
         return Kind(lambda: engine, ask_embed)
     return Kind(lambda: causal_engine(llama, tokenizer, max_batch=ROWS, budget=16), ask_generate)
 

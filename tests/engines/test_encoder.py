@@ -15,11 +15,10 @@ from ktqueue.batching import Rules
 from ktqueue.errors import ConfigurationError
 from ktqueue.job import JsonObject, Task, Usage
 from ktqueue.models import ModelSpec, TaskName
-from tests.support.engines import Run, embed
+from tests.support.engines import Run, embed, loaded
 from tests.support.tiny_models import byte_tokenizer
 from worker.engines.base import Engine, Progress, Request
 from worker.engines.encoder import EncoderEngine
-from worker.engines.registry import load
 from worker.engines.texts import Item
 from worker.engines.trouble import Refused
 
@@ -36,7 +35,7 @@ def engine(folder: Path, *tasks: TaskName, tokens_per_step: int = 64, context: i
         context=context,
         device="cpu",
     )
-    return load(spec)
+    return loaded(spec)
 
 
 def vector(folder: Path, text: str, pooling: str = "mean") -> torch.Tensor:

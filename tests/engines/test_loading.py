@@ -16,11 +16,10 @@ from transformers import PreTrainedModel
 from ktqueue.errors import ConfigurationError
 from ktqueue.job import Task
 from ktqueue.models import ModelSpec
-from tests.support.engines import Run, generate
+from tests.support.engines import Run, generate, loaded
 from tests.support.tiny_models import CONTEXT, save_causal, tiny_llama, tiny_qwen3
 from worker.engines.base import Request
 from worker.engines.gguf_file import load_gguf
-from worker.engines.registry import load
 
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
 PICKY = "{{ raise_exception('roles must take turns') }}"
@@ -32,7 +31,7 @@ def causal_spec(source: str, **entries: int | str) -> ModelSpec:
 
 def test_a_folder_is_loaded_and_its_chat_template_used(llama: PreTrainedModel, tmp_path: Path) -> None:
     save_causal(llama, tmp_path, chat_template=CHAT)
-    engine = load(causal_spec(f"path:{tmp_path}", max_batch=2))
+    engine = loaded(causal_spec(f"path:{tmp_path}", max_batch=2))
     messages = [{"role": "user", "content": "tea"}]
     run = Run(
         engine,
@@ -46,7 +45,7 @@ def test_a_folder_is_loaded_and_its_chat_template_used(llama: PreTrainedModel, t
 def test_a_template_s_refusal_is_the_client_s_to_read(llama: PreTrainedModel, tmp_path: Path) -> None:
     save_causal(llama, tmp_path, chat_template=PICKY)
     messages = [{"role": "user", "content": "tea"}]
-    run = Run(load(causal_spec(f"path:{tmp_path}")), Request("a", Task.GENERATE, {"messages": messages}, {})).end()
+    run = Run(loaded(causal_spec(f"path:{tmp_path}")), Request("a", Task.GENERATE, {"messages": messages}, {})).end()
     assert run.errors["a"].code == "invalid_request"
     assert run.errors["a"].message == "the model's chat template refuses these messages: roles must take turns"
 
@@ -54,32 +53,32 @@ def test_a_template_s_refusal_is_the_client_s_to_read(llama: PreTrainedModel, tm
 def test_the_context_is_the_catalogue_s_or_else_the_model_s(llama: PreTrainedModel, tmp_path: Path) -> None:
     save_causal(llama, tmp_path)
     for entries, most in (({}, CONTEXT), ({"context": 20}, 20)):
-        run = Run(load(causal_spec(f"path:{tmp_path}", **entries)), generate("a", "x" * 100)).end()
+        run = Run(loaded(causal_spec(f"path:{tmp_path}", **entries)), generate("a", "x" * 100)).end()
         assert run.errors["a"].message == f"the prompt has 100 tokens; the model takes at most {most - 1}"
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_generates_too(llama: PreTrainedModel, tmp_path: Path, dtype: str) -> None:
     save_causal(llama, tmp_path)
-    run = Run(load(causal_spec(f"path:{tmp_path}", dtype=dtype)), generate("a", "tea", max_tokens=4)).end()
+    run = Run(loaded(causal_spec(f"path:{tmp_path}", dtype=dtype)), generate("a", "tea", max_tokens=4)).end()
     assert run.finished["a"].usage is not None
 
 
 def test_what_can_not_be_loaded_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"^model 'm': can't be loaded: [^\n]+$"):
-        load(causal_spec(f"path:{tmp_path}"))
+        loaded(causal_spec(f"path:{tmp_path}"))
     (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(60))
     with pytest.raises(ConfigurationError, match=r"^model 'm': [^\n]*x\.gguf[^\n]*$"):
-        load(causal_spec(f"path:{tmp_path}/x.gguf"))
+        loaded(causal_spec(f"path:{tmp_path}/x.gguf"))
     with pytest.raises(ConfigurationError, match="device 'cuda:7' is not there; CUDA devices: "):
-        load(causal_spec(f"path:{tmp_path}", device="cuda:7"))
+        loaded(causal_spec(f"path:{tmp_path}", device="cuda:7"))
 
 
 def test_loading_says_nothing_and_takes_the_threads_it_was_given(llama: PreTrainedModel, tmp_path: Path) -> None:
     save_causal(llama, tmp_path)
     code = (
         "from ktqueue.models import ModelSpec; from worker.engines.registry import load\n"
-        f"load(ModelSpec(alias='m', engine='causal', source='path:{tmp_path}', threads=1))\n"
+        f"load(ModelSpec(alias='m', engine='causal', source='path:{tmp_path}', threads=1), ('cpu',))\n"
         "import os, torch; assert (torch.get_num_threads(), os.environ['OMP_WAIT_POLICY']) == (1, 'PASSIVE')"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -16,7 +16,10 @@ from ktqueue.settings import Settings
 from tests.support.scene import submission
 from tests.support.stack import until
 from tests.support.toy import ToyEngine
+from worker.places import Seat
 from worker.slot import Slot
+
+SEAT = Seat(0, ("cpu",))
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def test_a_slot_says_what_it_holds_before_its_first_bell(
     settings: Settings, services: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        Slot(settings, "echo", lambda: False, load=lambda _: ToyEngine(7))
+        Slot(settings, "echo", SEAT, lambda: False, load=lambda *_: ToyEngine(7))
 
     [lane] = services.intake.lanes(["echo"])
     assert lane.room == Room(7)
@@ -49,7 +52,7 @@ def test_a_slot_says_what_it_holds_before_its_first_bell(
 
 
 def test_a_slot_says_that_it_lives_before_its_first_bell(settings: Settings, services: Services) -> None:
-    Slot(settings, "echo", lambda: False, load=lambda _: ToyEngine(7))
+    Slot(settings, "echo", SEAT, lambda: False, load=lambda *_: ToyEngine(7))
 
     [told] = until(services.operating.slots, "word of the slot")
     assert (told.slot.name, told.slot.model, told.slot.device) == (identity(), "echo", "cpu")
@@ -58,7 +61,7 @@ def test_a_slot_says_that_it_lives_before_its_first_bell(settings: Settings, ser
 
 def test_a_slot_drains_its_lane(settings: Settings, services: Services) -> None:
     jobs = services.intake.submit_many([submission(input={"number": number}) for number in range(5)])
-    slot = Slot(settings, "echo", lambda: False)
+    slot = Slot(settings, "echo", SEAT, lambda: False)
 
     assert slot.drain() == 5
     assert [row(services, job).result for job in jobs] == [{"number": number} for number in range(5)]
@@ -66,7 +69,7 @@ def test_a_slot_drains_its_lane(settings: Settings, services: Services) -> None:
 
 def test_a_slot_with_a_broken_engine_ends_its_process(settings: Settings, services: Services) -> None:
     job, _ = services.intake.submit(submission())
-    slot = Slot(settings, "echo", lambda: False, load=lambda _: ToyEngine(works=False))
+    slot = Slot(settings, "echo", SEAT, lambda: False, load=lambda *_: ToyEngine(works=False))
     with pytest.raises(SystemExit) as end:
         slot.drain()
 
@@ -77,4 +80,4 @@ def test_a_slot_with_a_broken_engine_ends_its_process(settings: Settings, servic
 def test_a_slot_without_redis_leaves_the_lane_to_a_later_bell(settings: Settings) -> None:
     nowhere = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1"})
 
-    assert Slot(nowhere, "echo", lambda: False).drain() == 0
+    assert Slot(nowhere, "echo", SEAT, lambda: False).drain() == 0

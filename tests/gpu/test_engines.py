@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ktqueue.models import ModelSpec
-from tests.support.engines import Run, assert_chances_of, causal_engine, embed, generate, greedy
+from tests.support.engines import Run, assert_chances_of, causal_engine, embed, generate, greedy, loaded
 from tests.support.tiny_models import (
     byte_tokenizer,
     save_causal,
@@ -22,7 +22,6 @@ from tests.support.tiny_models import (
 )
 from worker.engines.causal.engine import CausalEngine
 from worker.engines.device import cache_bytes
-from worker.engines.registry import load
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
 
@@ -55,7 +54,7 @@ def test_in_bfloat16_chances_are_nearly_those_of_float32(
         alias="m", engine="causal", source=f"path:{tmp_path}", dtype="bfloat16", compile=compiled, cache_gb=0.1
     )
     prompts = {str(number): prompt for number, prompt in enumerate(PROMPTS)}
-    run = Run(load(spec))
+    run = Run(loaded(spec))
     for job_id, prompt in prompts.items():
         run.submit(generate(job_id, prompt, max_tokens=20, logprobs=True))
         run.step()
@@ -67,7 +66,7 @@ def test_in_bfloat16_chances_are_nearly_those_of_float32(
 def test_auto_is_cuda_in_any_precision(tmp_path: Path, dtype: str) -> None:
     save_causal(tiny_llama(), tmp_path)
     entries = {"alias": "m", "engine": "causal", "source": f"path:{tmp_path}", "dtype": dtype, "cache_gb": 0.1}
-    engine = load(ModelSpec.model_validate(entries))
+    engine = loaded(ModelSpec.model_validate(entries))
     assert isinstance(engine, CausalEngine)
     assert engine._executor._device.type == "cuda"
     wishes = [
@@ -80,7 +79,8 @@ def test_embeddings_are_those_of_the_cpu(tmp_path: Path) -> None:
     save_encoder(tmp_path)
     rows = [
         Run(
-            load(ModelSpec(alias="e", engine="encoder", source=f"path:{tmp_path}", device=device)), embed("a", *PROMPTS)
+            loaded(ModelSpec(alias="e", engine="encoder", source=f"path:{tmp_path}", device=device)),
+            embed("a", *PROMPTS),
         )
         .end()
         .result("a")["embeddings"]

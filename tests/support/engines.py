@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ktqueue.job import JobError, JsonObject, Task
+from ktqueue.models import ModelSpec
 from ktqueue.room import Room
 from worker.engines.base import Cut, Delta, Engine, Failed, Finished, Output, Request
 from worker.engines.causal.attention.choose import choose
@@ -21,6 +22,12 @@ from worker.engines.causal.prompt import PromptReader
 from worker.engines.causal.sampler import Sampler
 from worker.engines.causal.scheduler import Scheduler
 from worker.engines.loading import voice
+from worker.engines.registry import load
+
+
+def loaded(spec: ModelSpec) -> Engine:
+    """The engine of a model's first slot."""
+    return load(spec, spec.places[0])
 
 
 class Run:

@@ -50,9 +50,9 @@ def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 
 def values(schema: Mapping[str, Any]) -> str:
-    """What a JSON schema allows, in words."""
+    """What a JSON schema allows, in words; an item that may be a list of items is shown as an item."""
     match schema:
-        case {"anyOf": [one, *_]}:
+        case {"anyOf": [one, *_]} | {"type": "array", "items": {"type": "array"} as one}:
             said = values(one)
         case {"enum": names}:
             said = ", ".join(f"`{name}`" for name in names)

@@ -137,14 +137,14 @@ def test_crash_kills_the_process() -> None:
     code = (
         "from ktqueue.job import Task; from ktqueue.models import ModelSpec; from worker.engines.base import Request\n"
         "from worker.engines.registry import load\n"
-        "engine = load(ModelSpec(alias='e', engine='echo', faults=True))\n"
+        "engine = load(ModelSpec(alias='e', engine='echo', faults=True), ('cpu',))\n"
         "engine.submit(Request('a', Task.ECHO, {}, {'fail': 'crash'})); engine.step()"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -SIGKILL
 
 
 def test_the_registry_loads_it_without_torch() -> None:
-    assert isinstance(load(ModelSpec(alias="e", engine="echo", max_batch=3)), EchoEngine)
+    assert isinstance(load(ModelSpec(alias="e", engine="echo", max_batch=3), ("cpu",)), EchoEngine)
     code = (
         "import sys; import worker.engines.registry; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ktqueue.errors import ConfigurationError, UnknownModel, UnsupportedTask
-from ktqueue.models import TASKS_OF, ModelSpec, Weights, load_catalogue
+from ktqueue.models import TASKS_OF, ModelSpec, Place, Weights, load_catalogue
 from ktqueue.settings import Settings
 
 CAUSAL = 'engine = "causal"\nsource = "hub:owner/name"\n'
@@ -45,6 +45,21 @@ def test_a_plain_entry_has_sensible_defaults(written: Written) -> None:
 
     assert (model.alias, model.offers, model.dtype, model.device) == ("m", ("generate",), "float32", "auto")
     assert (model.slots, model.faults, model.trust_remote_code) == (1, False, False)
+
+
+@pytest.mark.parametrize(
+    ("table", "places"),
+    [
+        (CAUSAL, (("auto",),)),
+        (CAUSAL + 'device = "cuda:1"\nslots = 2', (("cuda:1",), ("cuda:1",))),
+        (ECHO + 'devices = ["cpu", "cpu"]', (("cpu",), ("cpu",))),
+        (ENCODER + 'devices = ["cuda:0", ["cuda:1"]]', (("cuda:0",), ("cuda:1",))),
+        (CAUSAL + 'devices = [["cuda:0", "cuda:1"]]', (("cuda:0", "cuda:1"),)),
+        (CAUSAL + 'devices = [["cpu", "cpu"], "cuda:3", "cuda:3"]', (("cpu", "cpu"), ("cuda:3",), ("cuda:3",))),
+    ],
+)
+def test_each_slot_has_its_place(written: Written, table: str, places: tuple[Place, ...]) -> None:
+    assert spec(written, table).places == places
 
 
 @pytest.mark.parametrize(
@@ -93,6 +108,16 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         (CAUSAL + 'dtype = "int4"', "dtype", "'float32', 'bfloat16' or 'float16'"),
         (CAUSAL + 'device = "gpu"', "device", "should match pattern"),
         (CAUSAL + 'device = "cuda:x"', "device", "should match pattern"),
+        (ECHO + "devices = []", "devices", "at least 1 item"),
+        (CAUSAL + "devices = [[]]", "devices.0", "at least 1 item"),
+        (CAUSAL + 'devices = "cuda:0"', "devices", "valid tuple"),
+        (CAUSAL + "devices = [0]", "devices.0", "valid tuple"),
+        (CAUSAL + 'devices = ["auto"]', "devices.0.0", "should match pattern"),
+        (CAUSAL + 'devices = ["cuda:0", ["cuda:x"]]', "devices.1.0", "should match pattern"),
+        (CAUSAL + 'devices = ["cpu"]\nslots = 1', "devices", "leave out 'device' and 'slots'"),
+        (CAUSAL + 'devices = ["cpu"]\ndevice = "auto"', "devices", "leave out 'device' and 'slots'"),
+        (ENCODER + 'devices = [["cuda:0", "cuda:1"]]', "devices", "only engine 'causal' spreads a model"),
+        (CAUSAL + 'devices = [["cuda", "cuda:1", "cuda:0"]]', "devices", "each on a GPU of their own"),
         (CAUSAL + "context = 7", "context", "greater than or equal to 8"),
         (CAUSAL + "tokens_per_step = 15", "tokens_per_step", "greater than or equal to 16"),
         (CAUSAL + 'trust_remote_code = "false"', "trust_remote_code", "valid boolean"),

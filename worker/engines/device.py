@@ -17,20 +17,28 @@ from ktqueue.models import ModelSpec
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def choose_device(spec: ModelSpec) -> torch.device:
+def choose_device(spec: ModelSpec, name: str) -> torch.device:
     """``auto`` is CUDA where there is one, else the CPU. Raises ConfigurationError for a device that is not there."""
-    if spec.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(spec.device)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise ConfigurationError(f"model {spec.alias!r}: device {spec.device!r} is not there; CUDA devices: {found}")
-    return device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type != "cuda":
+        return device
+    index, found = device.index or 0, torch.cuda.device_count()
+    if index >= found:
+        raise ConfigurationError(f"model {spec.alias!r}: device {name!r} is not there; CUDA devices: {found}")
+    return torch.device("cuda", index)
 
 
-def described(spec: ModelSpec) -> str:
+def stay_on(device: torch.device) -> None:
+    """Let whatever names no GPU, kernels and pinned memory among them, mean this one and take nothing of another."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def described(spec: ModelSpec, name: str) -> str:
     """The device that `choose_device` chooses, for people. Raises ConfigurationError."""
-    device = choose_device(spec)
+    device = choose_device(spec, name)
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 

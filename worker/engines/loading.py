@@ -24,12 +24,12 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from ktqueue.errors import ConfigurationError
 from ktqueue.job import Task
-from ktqueue.models import ModelSpec, Weights
+from ktqueue.models import ModelSpec, Place, Weights
 from worker.engines.base import Engine
 from worker.engines.causal.building import build
 from worker.engines.causal.prompt import PromptReader
 from worker.engines.causal.voice import Voice, voice_of
-from worker.engines.device import DTYPES, choose_device, rules, use_threads
+from worker.engines.device import DTYPES, choose_device, rules, stay_on, use_threads
 from worker.engines.encoder import EncoderEngine
 from worker.engines.gguf_file import load_gguf
 from worker.engines.heads import POOLINGS, Head, Labels, Pooling, Vectors
@@ -39,9 +39,9 @@ LARGEST_SANE_CONTEXT = 10_000_000
 """Tokenizers that know of no limit tell one of 10 to the 30th."""
 
 
-def load_encoder(spec: ModelSpec) -> Engine:
+def load_encoder(spec: ModelSpec, place: Place) -> Engine:
     """An engine for embed, classify and rerank. Raises ConfigurationError."""
-    device = _prepare(spec)
+    device = _prepare(spec, place)
     weights = spec.weights()
     with _clear_errors(spec):
         tokenizer = _tokenizer(spec, weights)
@@ -56,9 +56,9 @@ def load_encoder(spec: ModelSpec) -> Engine:
     return EncoderEngine(head, max_batch=spec.max_batch, rules=rules(spec, device))
 
 
-def load_causal(spec: ModelSpec) -> Engine:
+def load_causal(spec: ModelSpec, place: Place) -> Engine:
     """An engine for generate. Raises ConfigurationError."""
-    device = _prepare(spec)
+    device = _prepare(spec, place)
     weights = spec.weights()
     with _clear_errors(spec):
         tokenizer = _tokenizer(spec, weights)
@@ -75,11 +75,15 @@ def voice(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Voice:
     return voice_of(tokenizer, frozenset([ends] if isinstance(ends, int) else ends or []))
 
 
-def _prepare(spec: ModelSpec) -> torch.device:
+def _prepare(spec: ModelSpec, place: Place) -> torch.device:
+    if len(place) > 1:
+        raise ConfigurationError(f"model {spec.alias!r}: its layers can't be spread over {', '.join(place)}")
     disable_progress_bar()
     set_verbosity_error()
     use_threads(spec.threads)
-    return choose_device(spec)
+    device = choose_device(spec, place[0])
+    stay_on(device)
+    return device
 
 
 @contextmanager

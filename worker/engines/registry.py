@@ -6,41 +6,44 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
-from ktqueue.models import EngineName, ModelSpec
+from ktqueue.models import EngineName, ModelSpec, Place
 from worker.engines.base import Engine
 from worker.engines.echo import EchoEngine
 
 
-def load(spec: ModelSpec) -> Engine:
-    """Load the engine that ``spec`` describes. Raises ConfigurationError if its weights can't be used."""
-    return _FACTORIES[spec.engine](spec)
+def load(spec: ModelSpec, place: Place) -> Engine:
+    """Load the engine that ``spec`` describes, on the devices of ``place``.
+
+    Raises ConfigurationError if its weights or a device can't be used.
+    """
+    return _FACTORIES[spec.engine](spec, place)
 
 
-def device_of(spec: ModelSpec) -> str:
-    """Where ``spec``'s engine computes, for people. Raises ConfigurationError if that is not there."""
+def device_of(spec: ModelSpec, place: Place) -> str:
+    """Where ``spec``'s engine computes in ``place``, for people. Raises ConfigurationError if that is not there."""
     if spec.engine == "echo":
         return "cpu"
     from worker.engines.device import described  # noqa: PLC0415 - the engine has imported torch
 
-    return described(spec)
+    return ", ".join(described(spec, name) for name in place)
 
 
-def _echo(spec: ModelSpec) -> Engine:
+def _echo(spec: ModelSpec, _place: Place) -> Engine:
     return EchoEngine(max_batch=spec.max_batch, faults=spec.faults, clock=time.monotonic, sleep=time.sleep)
 
 
-def _encoder(spec: ModelSpec) -> Engine:
+def _encoder(spec: ModelSpec, place: Place) -> Engine:
     _let_threads_sleep()
     from worker.engines.loading import load_encoder  # noqa: PLC0415 - torch and transformers, seconds and 300 MB
 
-    return load_encoder(spec)
+    return load_encoder(spec, place)
 
 
-def _causal(spec: ModelSpec) -> Engine:
+def _causal(spec: ModelSpec, place: Place) -> Engine:
     _let_threads_sleep()
     from worker.engines.loading import load_causal  # noqa: PLC0415 - as above
 
-    return load_causal(spec)
+    return load_causal(spec, place)
 
 
 def _let_threads_sleep() -> None:
@@ -52,7 +55,7 @@ def _let_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-_FACTORIES: Mapping[EngineName, Callable[[ModelSpec], Engine]] = {
+_FACTORIES: Mapping[EngineName, Callable[[ModelSpec, Place], Engine]] = {
     "echo": _echo,
     "encoder": _encoder,
     "causal": _causal,
