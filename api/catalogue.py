@@ -35,5 +35,5 @@ def _model(spec: ModelSpec) -> ModelBody:
         "object": "model",
         "tasks": list(spec.offers),
         "engine": spec.engine,
-        "limits": {"context": spec.context, "max_batch": spec.max_batch},
+        "limits": {"context": spec.context, "max_batch": spec.most_jobs},
     }

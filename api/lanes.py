@@ -13,6 +13,7 @@ from api.query import parameters, tokens
 from api.schemas import LaneBody, LaneCapacity, LaneEtaError, LaneList, PurgeBody
 from api.services import ApiServices
 from api.shapes import Shape
+from api.workers import instance_body
 from ktqueue.control import UNCONTROLLED, LaneControl, LaneMode
 from ktqueue.intake import LaneStatus
 from ktqueue.lanes.accuracy import Accuracy
@@ -118,8 +119,14 @@ class Lanes:
 
     def _bodies(self, models: Sequence[str], prompt_tokens: int, answer_tokens: int) -> Iterator[LaneBody]:
         controls = self._operating.controls()
+        instances = self._operating.instances()
         for status in self._intake.lanes(models):
-            yield _lane(status, controls.get(status.model, UNCONTROLLED), prompt_tokens, answer_tokens)
+            body = _lane(status, controls.get(status.model, UNCONTROLLED), prompt_tokens, answer_tokens)
+            body["instances"] = [
+                {**instance_body(each), "jobs_at_once": each.room.at_once(prompt_tokens, answer_tokens)}
+                for each in instances.get(status.model, ())
+            ]
+            yield body
 
 
 def _document() -> object:
@@ -139,6 +146,7 @@ def _lane(status: LaneStatus, control: LaneControl, prompt_tokens: int, answer_t
         "eta_error": None if status.accuracy is None else _eta_error(status.accuracy),
         "oldest_wait_seconds": status.oldest_wait_s,
         "capacity": None if status.room is None else _capacity(status.room, prompt_tokens, answer_tokens),
+        "instances": [],
     }
 
 

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from ktqueue.bodies import AttemptBody, JobBody, Time
 from ktqueue.control import LaneMode
+from ktqueue.instance import STATES as INSTANCE_STATES
 from ktqueue.webhook import SUBSCRIBABLE, TITLES, DeliveryState, Disabled
 from ktqueue.webhooks import CircuitState
 
@@ -92,6 +93,32 @@ class LaneCapacity(TypedDict):
     jobs_at_once: Annotated[int, Field(description="Jobs of that size that fit together; 0: not even one.")]
 
 
+class InstanceBody(TypedDict):
+    """A server that a slot passes its jobs on to."""
+
+    url: str
+    kind: str
+    state: Annotated[
+        str,
+        WithJsonSchema({"type": "string", "enum": list(INSTANCE_STATES)}),
+        Field(
+            description="`closed`: well. `half-open`, `warming`: was not, and takes fewer jobs for now. `new`, `open`,"
+            " `resting`: takes none. `elsewhere`: another slot uses it."
+        ),
+    ]
+    rests_seconds: Annotated[float | None, Field(description="For so long it takes no jobs; null: not known, or does.")]
+    running: Annotated[int, Field(ge=0, description="Jobs that it has of this slot.")]
+    outstanding_tokens: Annotated[int, Field(ge=0, description="What they may still take, as estimated.")]
+    jobs: Annotated[int, Field(description="The most at once, however short they are.")]
+    cache_tokens: Annotated[int | None, Field(description="Tokens that it holds at once; null: not said.")]
+
+
+class LaneInstanceBody(InstanceBody):
+    """The same, with what it takes of jobs of the size that was asked for."""
+
+    jobs_at_once: Annotated[int, Field(description="Jobs of that size that fit together; 0: not even one.")]
+
+
 class LaneEtaError(TypedDict):
     """How far `eta_seconds`, as it was at submit, was from the wait, as a part of the wait; of the latest jobs."""
 
@@ -117,6 +144,7 @@ class LaneBody(TypedDict):
     oldest_wait_seconds: Annotated[float | None, Field(description="How long the first in it has waited.")]
     eta_error: Annotated[LaneEtaError | None, Field(description="null: no job has waited a second for a day.")]
     capacity: Annotated[LaneCapacity | None, Field(description="Of one slot; null: none has told for a day.")]
+    instances: Annotated[list[LaneInstanceBody], Field(description="The servers that its slots pass jobs on to.")]
 
 
 class LaneList(TypedDict):
@@ -149,6 +177,7 @@ class WorkerBody(TypedDict):
     device: Annotated[str, Field(description="Where it computes, for people.")]
     capacity: WorkerCapacity
     running: Annotated[int, Field(ge=0, description="Jobs in it.")]
+    instances: Annotated[list[InstanceBody], Field(description="The servers that it passes jobs on to.")]
     ready_at: Annotated[Time, Field(description="When it had loaded its model, by its own clock.")]
     heartbeat_at: Annotated[Time, Field(description="When it told this.")]
 

@@ -6,8 +6,9 @@ from flask import Flask, request
 
 from api.answers import Answer, answer
 from api.query import parameters
-from api.schemas import WorkerBody, WorkerList
+from api.schemas import InstanceBody, WorkerBody, WorkerList
 from api.services import ApiServices
+from ktqueue.instance import Instance
 from ktqueue.operating import SlotStatus
 from ktqueue.times import rfc3339
 
@@ -32,6 +33,20 @@ class Workers:
         return answer(body)
 
 
+def instance_body(instance: Instance) -> InstanceBody:
+    """A server, as its slot told of it."""
+    return {
+        "url": instance.url,
+        "kind": instance.kind,
+        "state": instance.state,
+        "rests_seconds": instance.rests_s,
+        "running": instance.running,
+        "outstanding_tokens": instance.work,
+        "jobs": instance.room.jobs,
+        "cache_tokens": instance.room.tokens,
+    }
+
+
 def _worker(status: SlotStatus) -> WorkerBody:
     slot = status.slot
     return {
@@ -48,6 +63,7 @@ def _worker(status: SlotStatus) -> WorkerBody:
             "block_tokens": slot.room.block_tokens,
         },
         "running": slot.running,
+        "instances": [instance_body(each) for each in slot.instances],
         "ready_at": rfc3339(slot.since),
         "heartbeat_at": rfc3339(status.told_at),
     }

@@ -22,6 +22,8 @@ from ktqueue.key_use import KeyUse
 from ktqueue.keys import Keys
 from ktqueue.lanes.bell import CeleryBell
 from ktqueue.lanes.redis import RedisLanes
+from ktqueue.leases.base import Leases
+from ktqueue.leases.sql import SqlLeases
 from ktqueue.liveness import is_dead
 from ktqueue.models import Catalogue, load_catalogue
 from ktqueue.operating import Operating
@@ -65,6 +67,7 @@ class Services:
     recovery: Recovery
     sweep: Sweep
     presence: Presence
+    leases: Leases
     store: Store
     outbox: Outbox
     delivery_bell: DeliveryBell
@@ -143,6 +146,7 @@ def bootstrap(settings: Settings) -> Services:
             weights=lambda: {tenant.name: tenant.weight for tenant in registry.tenants()},
         ),
         presence=presence,
+        leases=SqlLeases(settings.sql_url),
         store=store,
         outbox=outbox,
         delivery_bell=delivery_bell,

@@ -141,43 +141,42 @@ class Execution:
             device_s=device_s,
         )
 
+    def returned(self, job: Job) -> Settled:
+        """The verdict on a job that goes back where it waited, the attempt not charged."""
+        return job, Verdict(fence_of(job), JobState.QUEUED, charged=False, company=job.company, crashes=job.crashes)
+
     def settle(self, settled: Sequence[Settled]) -> set[str]:
         """Commit a group of verdicts in one transaction and tell who waits. Raises StoreUnavailable, then repeat.
 
-        A job that is no longer ours (cancelled, lease lost) is left as it is; the ids of the others.
+        A job that is no longer ours (cancelled, lease lost) is left as it is; the ids of the others. Those that wait
+        again are in their lanes.
         """
         now = self._store.now()
         changed = self._store.finish([verdict for _, verdict in settled])
         ours = [(job, verdict) for job, verdict in settled if job.id in changed]
         self.publish([_end_event(job, verdict) for job, verdict in ours])
         self._count([(job, verdict) for job, verdict in ours if verdict.state.terminal], now)
+        self._line_up([job for job, verdict in ours if verdict.back_in_lane], now)
         return changed
 
     def give_back(self, jobs: Sequence[Job]) -> None:
         """Put running jobs back in their lanes, the attempt not charged. Raises StoreUnavailable."""
-        self._requeue(
-            jobs,
-            [
-                Verdict(fence_of(job), JobState.QUEUED, charged=False, company=job.company, crashes=job.crashes)
-                for job in jobs
-            ],
-        )
+        self.settle([self.returned(job) for job in jobs])
 
     def crash(self, jobs: Sequence[Job]) -> None:
         """Decide about all jobs that were in an engine when it broke. Raises StoreUnavailable."""
         now = self._store.now()
-        self._requeue(jobs, blame(jobs, ENGINE_CRASHED, now=now, backoff=self._backoff, jitter=self._jitter()))
-
-    def _requeue(self, jobs: Sequence[Job], verdicts: Sequence[Verdict]) -> None:
+        verdicts = blame(jobs, ENGINE_CRASHED, now=now, backoff=self._backoff, jitter=self._jitter())
         by_id = {job.id: job for job in jobs}
-        settled = [(by_id[verdict.fence.job_id], verdict) for verdict in verdicts]
-        now = self._store.now()
-        changed = self.settle(settled)
-        back = [job for job, verdict in settled if job.id in changed and verdict.back_in_lane]
+        self.settle([(by_id[verdict.fence.job_id], verdict) for verdict in verdicts])
+
+    def _line_up(self, jobs: Sequence[Job], now: int) -> None:
+        if not jobs:
+            return
         try:
-            self._lanes.add([entry_of(job, now) for job in back])
+            self._lanes.add([entry_of(job, now) for job in jobs])
         except LanesUnavailable as error:
-            logger.debug("%d jobs given back wait for the sweep: %s", len(back), error)
+            logger.debug("%d jobs given back wait for the sweep: %s", len(jobs), error)
 
     def renew(self, token: str, jobs: Sequence[Job], *, step_s: float = 0.0) -> set[str]:
         """Renew the leases of ``jobs``; the ids of those that are no longer ours. Raises StoreUnavailable."""

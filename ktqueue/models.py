@@ -10,11 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from ktqueue import upstreams
 from ktqueue.errors import ConfigurationError, UnknownModel, UnsupportedTask
+from ktqueue.upstreams import Patience, Upstream
 
-EngineName = Literal["echo", "encoder", "causal"]
+EngineName = Literal["echo", "encoder", "causal", "openai"]
 TaskName = Literal["generate", "embed", "classify", "rerank", "echo"]
 Place: TypeAlias = tuple[str, ...]
 """Where one slot computes: a device, or the devices of its pipeline's stages in order."""
@@ -23,7 +25,23 @@ TASKS_OF: Mapping[EngineName, tuple[TaskName, ...]] = {
     "echo": ("echo",),
     "encoder": ("embed", "classify", "rerank"),
     "causal": ("generate",),
+    "openai": ("generate", "embed"),
 }
+LOCAL = frozenset(
+    {
+        "source",
+        "dtype",
+        "device",
+        "slots",
+        "devices",
+        "threads",
+        "max_batch",
+        "tokens_per_step",
+        "context",
+        "trust_remote_code",
+    }
+)
+"""What says how an engine computes here, so that 'openai' has none of it; ``context`` is the server's own affair."""
 ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 SOURCE = re.compile(
     r"package:(?P<package>\w+)(/(?P<inside>.+))?|path:(?P<path>.+)|hub:(?P<hub>[\w.-]+/[\w.-]+)(@(?P<revision>\S+))?"
@@ -44,7 +62,7 @@ Stages: TypeAlias = Annotated[
 ]
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(Patience):
     """One alias of the catalogue."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -82,6 +100,8 @@ class ModelSpec(BaseModel):
     """Let a hub repository run its own Python here."""
     faults: bool = False
     """Only for ``echo``: honour ``params.fail``; for tests."""
+    instances: tuple[Upstream, ...] = ()
+    """Only for ``openai``: the servers, each a [[models.ALIAS.instances]] table."""
 
     @model_validator(mode="before")
     @classmethod
@@ -97,6 +117,8 @@ class ModelSpec(BaseModel):
                 (each,) if isinstance(each, str) else tuple(each) if isinstance(each, list) else each
                 for each in devices
             )
+        if isinstance(instances := given.get("instances"), list):
+            given["instances"] = tuple(instances)
         return given
 
     @model_validator(mode="after")
@@ -105,8 +127,8 @@ class ModelSpec(BaseModel):
         if foreign:
             allowed = ", ".join(TASKS_OF[self.engine])
             raise ValueError(f"tasks: engine {self.engine!r} can't do {', '.join(foreign)}; it can do: {allowed}")
-        if (self.engine == "echo") != (self.source is None):
-            raise ValueError("source: needed by every engine but 'echo', which has none")
+        if (self.engine in {"echo", "openai"}) != (self.source is None):
+            raise ValueError("source: needed by every engine but 'echo' and 'openai', which have none")
         if self.source is not None and not SOURCE.fullmatch(self.source):
             raise ValueError(
                 "source: must be package:import_name/path, path:folder-or-file.gguf or hub:owner/name@revision"
@@ -119,6 +141,7 @@ class ModelSpec(BaseModel):
         if self.faults and self.engine != "echo":
             raise ValueError("faults: only engine 'echo' has them")
         self._check_devices()
+        self._check_instances()
         return self
 
     def _check_devices(self) -> None:
@@ -132,6 +155,19 @@ class ModelSpec(BaseModel):
             gpus = ["cuda:0" if name == "cuda" else name for name in place if name != "cpu"]
             if len(set(gpus)) < len(gpus):
                 raise ValueError("devices: a model's stages are each on a GPU of their own")
+
+    def _check_instances(self) -> None:
+        if self.engine == "openai":
+            if local := self.model_fields_set & LOCAL:
+                raise ValueError(f"{min(local)}: engine 'openai' computes nothing here, so it has none")
+            upstreams.check(self.instances)
+        elif remote := self.model_fields_set & {"instances", *Patience.model_fields}:
+            raise ValueError(f"{min(remote)}: only engine 'openai' has it")
+
+    @property
+    def most_jobs(self) -> int:
+        """The most jobs that run together in one slot."""
+        return sum(each.jobs for each in self.instances) if self.engine == "openai" else self.max_batch
 
     @property
     def offers(self) -> tuple[TaskName, ...]:

@@ -12,6 +12,7 @@ from ktqueue.controls.base import Controls
 from ktqueue.errors import LanesUnavailable
 from ktqueue.events.base import Events
 from ktqueue.history import terminal_event
+from ktqueue.instance import ELSEWHERE, Instance
 from ktqueue.job import Job, JobState
 from ktqueue.lanes.base import Lanes
 from ktqueue.presence.base import Presence, Slot
@@ -73,6 +74,19 @@ class Operating:
         seen = self._presence.slots()
         now = self._store.now()
         return [SlotStatus(each.slot, now - each.age_ms) for each in seen]
+
+    def instances(self) -> Mapping[str, list[Instance]]:
+        """The servers of each lane, as the slot told of them that uses them. Raises LanesUnavailable."""
+        told: dict[tuple[str, str], Instance] = {}
+        for seen in self._presence.slots():
+            for each in seen.slot.instances:
+                name = (seen.slot.model, each.url)
+                if name not in told or told[name].state == ELSEWHERE:
+                    told[name] = each
+        found: dict[str, list[Instance]] = {}
+        for (model, _), each in told.items():
+            found.setdefault(model, []).append(each)
+        return found
 
     def now(self) -> int:
         """The store's clock, Unix ms."""

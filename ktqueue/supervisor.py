@@ -61,10 +61,12 @@ def worker(settings: Settings, models: Sequence[str]) -> int:
 
 
 def check_models(catalogue: Catalogue, models: Sequence[str]) -> None:
-    """Raises ConfigurationError if an alias is unknown, its weights are not there, or nothing can run them."""
+    """Raises ConfigurationError if an alias is unknown, its weights or keys are not there, or nothing can run them."""
     for model in models:
         spec = catalogue[model]
-        if spec.engine != "echo":
+        for instance in spec.instances:
+            instance.key(os.environ)
+        if spec.source is not None:
             spec.weights()
             if find_spec("torch") is None or find_spec("transformers") is None:
                 raise ConfigurationError(f"model {model!r}: needs torch and transformers: install ktqueue[models]")

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init, worker_shutting_down
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_shutting_down
 
 from ktqueue.celery_settings import celery_app
 from ktqueue.process import AFTER_GRACE_S, watch_parent
@@ -55,8 +55,13 @@ def configure_logging(settings: Settings) -> None:
         logging.getLogger(ours).setLevel(settings.log_level.upper())
 
 
-def in_each_child(prepare: Callable[[], object], stop: StopFlag, settings: Settings) -> None:
-    """Run ``prepare`` in every child before its first task; tell children of a stop, and of their parent's death."""
+def in_each_child(
+    prepare: Callable[[], object], stop: StopFlag, settings: Settings, *, leave: Callable[[], None] = lambda: None
+) -> None:
+    """Run ``prepare`` in every child before its first task, and ``leave`` when it ends in good order.
+
+    Children are told of a stop, and of their parent's death.
+    """
 
     def started(**_: object) -> None:
         # Celery has the kernel kill children with their parent on Linux; elsewhere they must see it for themselves.
@@ -69,6 +74,7 @@ def in_each_child(prepare: Callable[[], object], stop: StopFlag, settings: Setti
             _end_within(settings.grace_seconds + AFTER_GRACE_S - LEFT_S)
 
     worker_process_init.connect(started, weak=False)
+    worker_process_shutdown.connect(lambda **_: leave(), weak=False)
     worker_shutting_down.connect(told_to_stop, weak=False)
 
 

@@ -18,7 +18,7 @@ from ktqueue.errors import StoreUnavailable, Unavailable
 from ktqueue.events.base import Event, EventId
 from ktqueue.execution import Execution, Settled
 from ktqueue.job import Job, JobError
-from worker.engines.base import Cut, Delta, Engine, Failed, Finished, Output, Progress, Request
+from worker.engines.base import Cut, Declined, Delta, Engine, Failed, Finished, Output, Progress, Request
 from worker.shares import Shares
 
 PAUSE_S = 0.2
@@ -31,7 +31,8 @@ ROOM_S = 10.0
 logger = logging.getLogger(__name__)
 
 
-Ended: TypeAlias = tuple[Job, Finished | Failed | Cut, float]
+Ending: TypeAlias = Finished | Failed | Declined | Cut
+Ended: TypeAlias = tuple[Job, Ending, float]
 """A job that is to be settled, how it ended, and its share of the device in seconds."""
 
 
@@ -190,7 +191,7 @@ class Runner:
         events = [event for output in outputs if (event := self._event(output)) is not None]
         self._progress |= {event.job_id: event.data["progress"] for event in events}
         self._execution.publish(events)
-        endings = [output for output in outputs if isinstance(output, Finished | Failed)]
+        endings = [output for output in outputs if isinstance(output, Finished | Failed | Declined)]
         self._ended += [
             (self._held.pop(output.id), output, self._shares.leave(output.id))
             for output in endings
@@ -252,9 +253,11 @@ class Runner:
             fault = JobError("engine_error", f"the result can't be stored: {type(error).__name__}")
             self._commit([(job, Failed(job.id, fault), device_s)])
 
-    def _verdict(self, job: Job, ending: Finished | Failed | Cut, device_s: float) -> Settled:
+    def _verdict(self, job: Job, ending: Ending, device_s: float) -> Settled:
         if isinstance(ending, Failed):
             return self._execution.failure(job, ending.error, device_s)
+        if isinstance(ending, Declined):
+            return self._execution.returned(job)
         if isinstance(ending, Cut):
             return self._execution.expiry(job, ending.result, ending.usage, ending.largest_batch, device_s)
         return self._execution.success(job, ending.result, ending.usage, ending.largest_batch, device_s)

@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 from ktqueue.bootstrap import bootstrap
 from ktqueue.errors import Unavailable
+from ktqueue.leases.base import Leases
 from ktqueue.liveness import identity
 from ktqueue.models import ModelSpec, Place
 from ktqueue.presence import base as presence
 from ktqueue.settings import Settings
 from worker.engines import registry
-from worker.engines.base import Engine
+from worker.engines.base import Engine, Relay
 from worker.herald import Herald
 from worker.places import Seat
 from worker.runner import EngineBroken, Runner
@@ -36,7 +37,7 @@ class Slot:
         seat: Seat,
         stopping: Callable[[], bool],
         *,
-        load: Callable[[ModelSpec, Place], Engine] = registry.load,
+        load: Callable[[ModelSpec, Place, Leases], Engine] = registry.load,
     ) -> None:
         services = bootstrap(settings)
         try:
@@ -46,10 +47,11 @@ class Slot:
             logger.warning("%s: what the dead held is left to the sweep: %s", model, error)
         began = time.monotonic()
         spec = services.catalogue[model]
-        engine = load(spec, seat.place)
+        engine = load(spec, seat.place, services.leases)
         self._device = registry.device_of(spec, seat.place)
         took = time.monotonic() - began
         logger.info("%s: ready on %s after %.1f s; %s", model, self._device, took, engine.room())
+        self._relay = engine if isinstance(engine, Relay) else None
         self._model = model
         self._name = identity()
         self._number = seat.number
@@ -77,7 +79,13 @@ class Slot:
             running=self._runner.running,
             since=self._since,
             number=self._number,
+            instances=() if self._relay is None else self._relay.instances(),
         )
+
+    def close(self) -> None:
+        """The process ends in good order: whatever other slots wait for is theirs at once."""
+        if self._relay is not None:
+            self._relay.close()
 
     def drain(self) -> int:
         """Run the lane until it is empty; how many jobs were claimed. Ends this process if the engine broke."""

@@ -25,7 +25,12 @@ def serve_lane(app: Celery, settings: Settings, model: str, places: Places) -> N
     # Loaded before the first bell; a load that failed is tried again with the next.
     seat = cache(places.take)
     slot = cache(lambda: Slot(settings, model, seat(), stop))
-    in_each_child(slot, stop, settings)
+
+    def leave() -> None:
+        if slot.cache_info().currsize:
+            slot().close()
+
+    in_each_child(slot, stop, settings, leave=leave)
 
     @app.task(name=DRAIN)
     def drain(_model: str) -> int:

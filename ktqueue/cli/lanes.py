@@ -14,7 +14,9 @@ from ktqueue.cli.show import compact, console, duration, emit, grid, table
 
 if TYPE_CHECKING:
     from ktqueue.client import Capacity, Lane
+    from ktqueue.client.values import Instance
 
+INSTANCE = ("model", "server", "kind", "state", "running", "at once", "tokens there", "of")
 LANE = ("model", "mode", "waiting", "running", "jobs/s", "oldest waits", "a slot holds")
 
 
@@ -88,6 +90,27 @@ def _print(seen: Sequence[Lane], *, as_json: bool) -> None:
             emit(lane)
         return
     table(LANE, _rows(seen))
+    _print_instances([(lane.model, each) for lane in seen for each in lane.instances])
+
+
+def _print_instances(seen: Sequence[tuple[str, Instance]]) -> None:
+    """A table below, of the servers that jobs are passed on to; none, if there are none."""
+    rows = [
+        (
+            owner,
+            each.url,
+            each.kind,
+            each.state if each.rests_seconds is None else f"{each.state} for {each.rests_seconds:.1f} s",
+            f"{each.running} of {each.jobs}",
+            each.jobs_at_once,
+            each.outstanding_tokens,
+            each.cache_tokens,
+        )
+        for owner, each in seen
+    ]
+    if rows:
+        click.echo()
+        table(INSTANCE, rows)
 
 
 def _rows(seen: Sequence[Lane]) -> list[tuple[object, ...]]:
@@ -134,6 +157,7 @@ def workers(session: Session) -> None:
         for each in living
     ]
     table(("name", "model", "device", "running", "told last"), rows)
+    _print_instances([(each.model, instance) for each in living for instance in each.instances])
 
 
 for command in lane_orders.COMMANDS:

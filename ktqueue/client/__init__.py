@@ -24,6 +24,7 @@ from ktqueue.client.sync import Client
 from ktqueue.client.values import (
     Capacity,
     Event,
+    Instance,
     Job,
     JobOptions,
     JobSpec,
@@ -46,6 +47,7 @@ __all__ = [
     "DeliveryAttempt",
     "EndpointChanges",
     "Event",
+    "Instance",
     "InvalidRequest",
     "Job",
     "JobCancelled",

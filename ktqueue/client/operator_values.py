@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 
-from ktqueue.client.values import Value
+from ktqueue.client.values import Instance, Value
 
 
 class WorkerCapacity(Value):
@@ -26,6 +27,8 @@ class Worker(Value):
     device: str
     capacity: WorkerCapacity
     running: int
+    instances: Sequence[Instance] = ()
+    """The servers that it passes jobs on to, if it has any."""
     ready_at: datetime
     heartbeat_at: datetime
 

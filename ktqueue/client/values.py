@@ -169,6 +169,24 @@ class Capacity(Value):
     jobs_at_once: int
 
 
+class Instance(Value):
+    """A server that a slot passes its jobs on to, which has ``running`` of them. See /docs for its ``state``."""
+
+    url: str
+    kind: str
+    state: str
+    rests_seconds: float | None = None
+    """For so long it takes no jobs; None: that is not known, or it does."""
+    running: int
+    outstanding_tokens: int
+    jobs: int
+    """The most at once, however short they are."""
+    cache_tokens: int | None = None
+    """Tokens that it holds at once, where models.toml says."""
+    jobs_at_once: int | None = None
+    """Jobs of the size that was asked for that fit together; told of a lane's."""
+
+
 class Lane(Value):
     """The queue of one model: how many jobs wait and run, how many end per second, how long the first has waited."""
 
@@ -182,6 +200,8 @@ class Lane(Value):
     oldest_wait_seconds: float | None = None
     capacity: Capacity | None = None
     """None while no slot has told of late."""
+    instances: Sequence[Instance] = ()
+    """The servers that its slots pass jobs on to, if it has any."""
 
 
 class Event(Value):

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import orjson
 
+from ktqueue.instance import Instance
 from ktqueue.room import Room
 
 MISSED = 4
@@ -21,7 +22,8 @@ class Slot:
     """One child process of a worker. ``name`` is the one that attempts tell; ``running`` counts jobs in its engine.
 
     ``device`` is for people. ``since`` is when it was ready, Unix ms. ``number`` tells the slots of one worker's lane
-    apart, from 0: the one in place of a slot that died has its number, and its device.
+    apart, from 0: the one in place of a slot that died has its number, and its device. ``instances`` are the servers
+    that it passes its jobs on to.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Slot:
     running: int
     since: int
     number: int = 0
+    instances: tuple[Instance, ...] = ()
 
     @property
     def host(self) -> str:
@@ -51,9 +54,16 @@ class Slot:
     def from_json(cls, told: str | bytes) -> Slot:
         """What `to_json` made; what another version of us added to it, or left out, is passed over."""
         known = orjson.loads(told)
-        room = Room.from_json(orjson.dumps(known["room"]))
-        number = known.get("number", 0)
-        return cls(known["name"], known["model"], known["device"], room, known["running"], known["since"], number)
+        return cls(
+            known["name"],
+            known["model"],
+            known["device"],
+            Room.from_json(orjson.dumps(known["room"])),
+            known["running"],
+            known["since"],
+            known.get("number", 0),
+            tuple(Instance.from_told(each) for each in known.get("instances", ())),
+        )
 
 
 @dataclass(frozen=True, slots=True)

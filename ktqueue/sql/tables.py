@@ -113,6 +113,15 @@ lanes = sa.Table(
 )
 """Only those of which something was ever ordered."""
 
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("until", sa.BigInteger, nullable=False),
+)
+"""Who has what only one process at a time may have."""
+
 usage = sa.Table(
     "usage",
     metadata,

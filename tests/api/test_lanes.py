@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ktqueue.controls.watched import FRESH_S
+from ktqueue.instance import Instance
 from ktqueue.job import JsonObject
+from ktqueue.presence.base import Slot
+from ktqueue.room import Room
 from tests.api.wiring import Api, json_of, problem_of
 
 LANES = "/api/v1/lanes"
+SIZE = "prompt_tokens=2000&answer_tokens=500"
 
 
 def told(api: Api, action: str, body: Any = None) -> JsonObject:
@@ -118,3 +123,25 @@ def test_a_purge_without_a_body_is_none(api: Api) -> None:
     api.accepted()
     problem_of(api.client.post(f"{LANES}/echo/purge"), 415)
     assert json_of(api.client.get(f"{LANES}/echo"), 200)["depth"] == 1
+
+
+def test_a_lane_tells_of_the_servers_that_its_jobs_go_to(api: Api) -> None:
+    assert json_of(api.client.get(f"{LANES}/chat"), 200)["instances"] == []
+    used = Instance("http://a/v1", "ktransformers", Room(8, 9_000, 1), running=2, work=30, state="closed", rests_s=None)
+    other = replace(used, state="elsewhere", running=0, work=0)
+    for name, each in (("s:1:1:b", other), ("s:2:2:b", used), ("s:3:3:b", other)):
+        api.scene.presence.tell(Slot(name, "chat", "other servers", Room(8), 0, 0, instances=(each,)), for_ms=8_000)
+    [lane] = [each for each in json_of(api.client.get(f"{LANES}?{SIZE}"), 200)["data"] if each["model"] == "chat"]
+    assert lane["instances"] == [
+        {
+            "url": "http://a/v1",
+            "kind": "ktransformers",
+            "state": "closed",
+            "rests_seconds": None,
+            "running": 2,
+            "outstanding_tokens": 30,
+            "jobs": 8,
+            "cache_tokens": 9_000,
+            "jobs_at_once": 3,
+        }
+    ]

@@ -63,6 +63,7 @@ def test_lanes_tell_what_waits_and_runs(api: Api) -> None:
         "eta_error": None,
         "oldest_wait_seconds": 2.5,
         "capacity": None,
+        "instances": [],
     }
     assert lanes["chat"]["depth"] == 0
     assert (lanes["chat"]["throughput"], lanes["chat"]["oldest_wait_seconds"]) == (None, None)

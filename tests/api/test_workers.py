@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ktqueue.instance import Instance
 from ktqueue.presence.base import Slot
 from ktqueue.room import Room
 from tests.api.wiring import Api, json_of, problem_of
@@ -12,7 +13,9 @@ WORKERS = "/api/v1/workers"
 def test_slots_tell_where_they_are_and_what_they_hold(api: Api) -> None:
     assert json_of(api.client.get(WORKERS), 200) == {"object": "list", "data": [], "next_cursor": None}
     room, now = Room(256, 4096, 16, "triton"), api.scene.clock.now()
-    slot = Slot("gpu-1:77:88:boot-1", "chat", "cuda:0 (H200)", room, running=12, since=now, number=1)
+    told = Instance("http://a/v1", "vllm", Room(8, 999, 1), running=2, work=30, state="resting", rests_s=1.5)
+    device = "cuda:0 (H200)"
+    slot = Slot("gpu-1:77:88:boot-1", "chat", device, room, running=12, since=now, number=1, instances=(told,))
     api.scene.presence.tell(slot, for_ms=8_000)
     api.scene.clock.sleep(1.5)
 
@@ -27,6 +30,18 @@ def test_slots_tell_where_they_are_and_what_they_hold(api: Api) -> None:
             "device": "cuda:0 (H200)",
             "capacity": {"jobs": 256, "cache_tokens": 4096, "block_tokens": 16},
             "running": 12,
+            "instances": [
+                {
+                    "url": "http://a/v1",
+                    "kind": "vllm",
+                    "state": "resting",
+                    "rests_seconds": 1.5,
+                    "running": 2,
+                    "outstanding_tokens": 30,
+                    "jobs": 8,
+                    "cache_tokens": 999,
+                }
+            ],
             "ready_at": "2025-06-15T15:06:40.000Z",
             "heartbeat_at": "2025-06-15T15:06:40.000Z",
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ktqueue.job import Task
 from ktqueue.models import ModelSpec
 from tests.support.engines import Run, causal_engine, embed, generate, loaded
-from worker.engines.base import Delta, Engine, Finished, Progress, Request
+from tests.support.upstreams import Manner, Upstream
+from worker.engines.base import Delta, Engine, Finished, Progress, Relay, Request
 
 ROWS = 3
 
@@ -40,10 +41,32 @@ def ask_generate(job_id: str, size: int) -> Request:
     return generate(job_id, "x" * size, max_tokens=1 + size % 5)
 
 
-@pytest.fixture(scope="module", params=["echo", "encoder", "causal"])
+def ask_elsewhere(job_id: str, size: int) -> Request:
+    return generate(job_id, "x" * max(1, size), **({} if size else {"top_k": 5}))
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Engine]:
+    """An engine whose requests are answered by another server, not so fast that they would not meet there."""
+    with Upstream(lambda _: Manner(first_s=0.03, each_s=0.001)).serving() as upstream:
+        instances = ({"url": upstream.url, "concurrency": ROWS},)
+        spec = ModelSpec.model_validate({"alias": "e", "engine": "openai", "instances": instances})
+        engine = loaded(spec)
+        yield engine
+        assert isinstance(engine, Relay)
+        engine.close()
+
+
+@pytest.fixture(scope="module", params=["echo", "encoder", "causal", "openai"])
 def kind(
-    request: pytest.FixtureRequest, encoder_folder: Path, llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+    request: pytest.FixtureRequest,
+    encoder_folder: Path,
+    llama: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    elsewhere: Engine,
 ) -> Kind:
+    if request.param == "openai":
+        return Kind(lambda: elsewhere, ask_elsewhere)
     if request.param == "echo":
         return Kind(lambda: loaded(ModelSpec(alias="e", engine="echo", max_batch=ROWS)), ask_echo)
     if request.param == "encoder":

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ktqueue.job import JobError, JsonObject, Task
 from ktqueue.models import ModelSpec
 from ktqueue.room import Room
-from worker.engines.base import Cut, Delta, Engine, Failed, Finished, Output, Request
+from worker.engines.base import Cut, Declined, Delta, Engine, Failed, Finished, Output, Request
 from worker.engines.causal.attention.choose import choose
 from worker.engines.causal.blocks import Blocks
 from worker.engines.causal.cache import Cache, Size
@@ -38,6 +38,7 @@ class Run:
         self.inside: set[str] = set()
         self.finished: dict[str, Finished] = {}
         self.errors: dict[str, JobError] = {}
+        self.declined: set[str] = set()
         self.texts: dict[str, str] = {}
         self.told: dict[str, int] = {}
         self.submit(*requests)
@@ -67,6 +68,9 @@ class Run:
             elif isinstance(output, Failed):
                 self.inside.discard(output.id)
                 self.errors[output.id] = output.error
+            elif isinstance(output, Declined):
+                self.inside.discard(output.id)
+                self.declined.add(output.id)
         return outputs
 
     def end(self, steps: int = 3000) -> Run:

@@ -9,8 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from ktqueue.models import ModelSpec
 from ktqueue.settings import PREFIX, Settings
+from ktqueue.upstreams import Patience, Upstream
 
 HOME = Path.home()
 CODE = Path(__file__).resolve().parents[2]
@@ -27,17 +30,29 @@ def settings_table() -> str:
 
 
 def models_table() -> str:
-    """One row an entry of a [models.ALIAS] table."""
-    schema = ModelSpec.model_json_schema()
-    documented = attribute_docstrings(ModelSpec)
+    """One row an entry of a [models.ALIAS] table; its own first, then those of what it is made of."""
+    entries = [name for name in ModelSpec.model_fields if name not in Patience.model_fields]
+    return entries_table(ModelSpec, [*entries, *Patience.model_fields])
+
+
+def instances_table() -> str:
+    """One row an entry of a [[models.ALIAS.instances]] table."""
+    return entries_table(Upstream, list(Upstream.model_fields))
+
+
+def entries_table(model: type[BaseModel], names: list[str]) -> str:
+    """One row an entry, in the order of ``names``."""
+    schema = model.model_json_schema()
+    documented = {name: text for part in reversed(model.__mro__) for name, text in docstrings_in(part).items()}
+    fields = model.model_fields
     rows = [
         (
             f"`{name}`",
             values(schema["properties"][name]),
-            "needed" if field.is_required() else shown(field.default),
+            "needed" if fields[name].is_required() else shown(fields[name].default),
             documented[name].replace("``", "`"),
         )
-        for name, field in ModelSpec.model_fields.items()
+        for name in names
         if name != "alias"
     ]
     return table(("entry", "values", "default", "what it says"), rows)
@@ -59,6 +74,8 @@ def values(schema: Mapping[str, Any]) -> str:
         case {"pattern": pattern}:
             names = pattern.removeprefix("^(").removesuffix(")$").replace(r"(:\d+)?", "[:N]").split("|")
             said = ", ".join(f"`{name}`" for name in names)
+        case {"type": "array", "items": {"$ref": _}}:
+            said = "tables"
         case {"type": "array", "items": items}:
             said = f"list of {values(items)}"
         case {"type": "integer", "minimum": least, "maximum": most}:
@@ -67,10 +84,8 @@ def values(schema: Mapping[str, Any]) -> str:
             said = f"{least:,} and more"
         case {"type": "number", "maximum": most}:
             said = f"seconds, up to {most:,.0f}"
-        case {"format": "path"} | {"type": "number"}:
-            said = schema.get("format", "number")
-        case {"type": "boolean"}:
-            said = "`true`, `false`"
+        case {"format": "path"} | {"type": "number" | "boolean"}:
+            said = {"boolean": "`true`, `false`"}.get(schema.get("type", ""), schema.get("format", "number"))
         case _:
             said = "text"
     return said
@@ -89,6 +104,11 @@ def shown(default: object) -> str:
             return f"`~/{default.relative_to(HOME)}`"
         case _:
             return f"`{default}`"
+
+
+def docstrings_in(part: type[object]) -> dict[str, str]:
+    """The same, of a part of our own models; a library's have none that we show."""
+    return attribute_docstrings(part) if part in {ModelSpec, Patience, Upstream} else {}
 
 
 def attribute_docstrings(model: type[object]) -> dict[str, str]:

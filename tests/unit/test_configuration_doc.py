@@ -11,7 +11,7 @@ import pytest
 
 from ktqueue.models import EngineName, load_catalogue
 from ktqueue.settings import PREFIX, Settings
-from tests.support.tables import models_table, settings_table
+from tests.support.tables import instances_table, models_table, settings_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DOC = ROOT / "docs" / "configuration.md"
@@ -24,7 +24,9 @@ def between(marker: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize(("marker", "made"), [("settings", settings_table), ("models", models_table)])
+@pytest.mark.parametrize(
+    ("marker", "made"), [("settings", settings_table), ("models", models_table), ("instances", instances_table)]
+)
 def test_the_table_is_up_to_date(marker: str, made: Callable[[], str]) -> None:
     expected = made()
 

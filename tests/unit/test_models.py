@@ -94,7 +94,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     ("table", "entry", "said"),
     [
         ("", "engine", "Field required"),
-        ('engine = "vllm"', "engine", "Input should be 'echo', 'encoder' or 'causal'"),
+        ('engine = "vllm"', "engine", "Input should be 'echo', 'encoder', 'causal' or 'openai'"),
         (ECHO + "max_bach = 3", "max_bach", "Extra inputs are not permitted"),
         (ECHO + 'alias = "other"', "alias", "is the table's own name"),
         (ECHO + 'max_batch = "3"', "max_batch", "valid integer"),
@@ -126,8 +126,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         (ENCODER + 'tasks = ["sing"]', "tasks.0", "Input should be"),
         (ENCODER + 'tasks = ["embed", "generate"]', "tasks", "engine 'encoder' can't do generate; it can do: embed, "),
         (CAUSAL + 'tasks = ["echo"]', "tasks", "engine 'causal' can't do echo; it can do: generate"),
-        ('engine = "causal"', "source", "needed by every engine but 'echo', which has none"),
-        (ECHO + 'source = "hub:a/b"', "source", "needed by every engine but 'echo', which has none"),
+        ('engine = "causal"', "source", "needed by every engine but 'echo' and 'openai', which have none"),
+        (ECHO + 'source = "hub:a/b"', "source", "needed by every engine but 'echo' and 'openai', which have none"),
         ('engine = "causal"\nsource = ""', "source", "must be package:"),
         ('engine = "causal"\nsource = "gpt2"', "source", "must be package:"),
         ('engine = "causal"\nsource = "hub:gpt2"', "source", "must be package:"),
@@ -179,7 +179,7 @@ def test_every_engine_offers_its_first_task_unless_told_otherwise(written: Writt
         ("embed",),
     ]
     assert spec(written, ENCODER + 'tasks = ["rerank", "embed"]').offers == ("rerank", "embed")
-    assert set(TASKS_OF) == {"echo", "encoder", "causal"}
+    assert set(TASKS_OF) == {"echo", "encoder", "causal", "openai"}
 
 
 def test_the_first_task_is_the_default_and_others_are_asked_for_by_name(written: Written) -> None:

@@ -1,10 +1,15 @@
-"""An engine runs a batch. The drain loop calls it, it calls nobody: no thread, no I/O, no clock of its own."""
+"""An engine runs a batch. The drain loop calls it, it calls nobody.
+
+One that computes has no thread, no I/O and no clock of its own. One that passes requests on to other servers has
+nothing to do but to wait for them, which it does in a thread of its own: see `Relay`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
+from ktqueue.instance import Instance
 from ktqueue.job import JobError, JsonObject, Task, Usage
 from ktqueue.room import Room
 from ktqueue.tenant import DEFAULT_TENANT
@@ -67,6 +72,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Declined:
+    """The request can't be run for now, which is no fault of its own: it goes back where it waited."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """The request was ended before it was done: what there is of its result."""
 
@@ -76,11 +88,11 @@ class Cut:
     largest_batch: int | None = None
 
 
-Output: TypeAlias = Delta | Progress | Finished | Failed
+Output: TypeAlias = Delta | Progress | Finished | Failed | Declined
 
 
 class Engine(Protocol):
-    """Every submitted request gets exactly one Finished or Failed from some later ``step``, unless cancelled."""
+    """Every submitted request gets exactly one Finished, Failed or Declined from a later ``step``, unless cancelled."""
 
     def capacity(self) -> int:
         """How many more requests it would take now; 0 while it is full."""
@@ -103,3 +115,14 @@ class Engine(Protocol):
 
     def cut(self, job_id: str) -> Cut:
         """As `cancel`, for the sake of a deadline: what there is of the result so far is worth having."""
+
+
+@runtime_checkable
+class Relay(Protocol):
+    """What an engine has besides that passes its requests on to other servers."""
+
+    def instances(self) -> tuple[Instance, ...]:
+        """The servers as they are now; may be asked from another thread."""
+
+    def close(self) -> None:
+        """End in good order: leave what is under way, and let others use the servers at once."""

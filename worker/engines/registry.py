@@ -6,16 +6,21 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
+from ktqueue.leases.base import Leases
+from ktqueue.leases.memory import MemoryLeases
 from ktqueue.models import EngineName, ModelSpec, Place
 from worker.engines.base import Engine
 from worker.engines.echo import EchoEngine
 
 
-def load(spec: ModelSpec, place: Place) -> Engine:
+def load(spec: ModelSpec, place: Place, leases: Leases | None = None) -> Engine:
     """Load the engine that ``spec`` describes, on the devices of ``place``.
 
-    Raises ConfigurationError if its weights or a device can't be used.
+    ``leases`` say which of its servers it may use, if it has any; without them it shares those with engines of this
+    process alone. Raises ConfigurationError if its weights or a device can't be used, or a server's key is not there.
     """
+    if spec.engine == "openai":
+        return _openai(spec, leases or _OURS)
     return _FACTORIES[spec.engine](spec, place)
 
 
@@ -23,6 +28,8 @@ def device_of(spec: ModelSpec, place: Place) -> str:
     """Where ``spec``'s engine computes in ``place``, for people. Raises ConfigurationError if that is not there."""
     if spec.engine == "echo":
         return "cpu"
+    if spec.engine == "openai":
+        return "other servers"
     from worker.engines.device import described  # noqa: PLC0415 - the engine has imported torch
 
     return ", ".join(described(spec, name) for name in place)
@@ -46,6 +53,12 @@ def _causal(spec: ModelSpec, place: Place) -> Engine:
     return load_causal(spec, place)
 
 
+def _openai(spec: ModelSpec, leases: Leases) -> Engine:
+    from worker.engines.upstream.loading import load_upstream  # noqa: PLC0415 - httpx, for those who need it
+
+    return load_upstream(spec, leases, os.environ)
+
+
 def _let_threads_sleep() -> None:
     """Have OpenMP threads sleep while they wait, which is read when torch is imported.
 
@@ -60,3 +73,4 @@ _FACTORIES: Mapping[EngineName, Callable[[ModelSpec, Place], Engine]] = {
     "encoder": _encoder,
     "causal": _causal,
 }
+_OURS = MemoryLeases()
