@@ -129,7 +129,7 @@ def test_one_that_was_not_answered_is_answered_by_another(manner: Manner) -> Non
     assert bad.asked
 
 
-@pytest.mark.parametrize("end", ["reset", "close", "hang", "nonsense", "error"])
+@pytest.mark.parametrize("end", ["reset", "close", "hang", "nonsense", "error", "dropped"])
 def test_half_an_answer_is_a_failure_that_may_be_tried_again(end: str) -> None:
     bad, good = Upstream(lambda _: Manner(end=end, tokens=2), most=1), Upstream(most=1)
     with serving(bad, good) as engine:

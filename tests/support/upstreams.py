@@ -26,7 +26,8 @@ class Manner:
 
     ``status`` with ``headers`` and ``body``; or, if that is 200, the stream: its first token after ``first_s``, each
     other after ``each_s``. ``end`` is how it ends: 'well'; 'reset' or 'close' after ``tokens`` of it; 'hang' there;
-    'nonsense' or 'error' in its place; 'late', a connection that stays open after it said it was done.
+    'nonsense' or 'error' in its place; 'dropped', when it says that it is done there; 'late', a connection that stays
+    open after that was said.
     """
 
     status: int = 200
@@ -41,6 +42,11 @@ class Manner:
 
 
 WELL = Manner()
+SPOILT = {
+    "nonsense": '{"choices": [{"ind',
+    "error": '{"error": {"message": "out of memory"}}',
+    "dropped": "[DONE]",
+}
 
 
 @dataclass(frozen=True)
@@ -254,8 +260,8 @@ def _chunk(asked: Asked, choice: int, token: str, finish: str | None) -> str:
 async def _spoil(writer: asyncio.StreamWriter, end: str) -> bool:
     if end == "hang":
         await asyncio.sleep(3600)
-    if end in {"nonsense", "error"}:
-        await _event(writer, '{"choices": [{"ind' if end == "nonsense" else '{"error": {"message": "out of memory"}}')
+    if end in SPOILT:
+        await _event(writer, SPOILT[end])
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True

@@ -137,10 +137,28 @@ def test_a_request_is_asked_for_in_the_words_of_the_server() -> None:
         "prompt": "p",
         "max_tokens": 256,
         "temperature": 0.0,
+        "top_p": 1.0,
+        "min_p": 0.0,
         "stop": ["x"],
         "top_k": 5,
         "repeat_penalty": 1.5,
         "logprobs": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def test_what_a_job_does_not_say_is_said_to_the_server_for_it_has_defaults_of_its_own() -> None:
+    request = Request("a", Task.GENERATE, {"prompt": "p"}, {"top_k": 0, "temperature": 0.5})
+    assert body_of(request, "m", DIALECTS["vllm"]) | {"model": "m"} == {
+        "model": "m",
+        "prompt": "p",
+        "max_tokens": 256,
+        "temperature": 0.5,
+        "top_p": 1.0,
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
         "stream": True,
         "stream_options": {"include_usage": True},
     }

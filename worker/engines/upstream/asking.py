@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from ktqueue.job import JsonObject, Task
 from worker.engines.base import Request
-from worker.engines.causal.sampling import Sampling
 from worker.engines.upstream.kinds import Dialect, wished
-
-_DEFAULTS = Sampling()
 
 
 def path_of(request: Request) -> str:
@@ -35,12 +32,10 @@ def body_of(request: Request, model: str, dialect: Dialect) -> JsonObject:
 
 def _wishes(request: Request, dialect: Dialect) -> JsonObject:
     """Whoever wishes for nothing gets what an engine of ours gives: the likeliest tokens, and so many of them."""
-    given: JsonObject = {"max_tokens": _DEFAULTS.max_tokens, "temperature": _DEFAULTS.temperature} | wished(
-        request.params
-    )
+    given = wished(request.params)
     if isinstance(given.get("stop"), str):
         given["stop"] = [given["stop"]]
     top = given.pop("top_logprobs", 0)
     if given.pop("logprobs", False) or top:
         given |= {"logprobs": True, "top_logprobs": top} if "messages" in request.input else {"logprobs": top}
-    return {dialect.params[name]: value for name, value in given.items()}
+    return dialect.neutral | {dialect.params[name]: value for name, value in given.items()}

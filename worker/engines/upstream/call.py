@@ -72,15 +72,21 @@ class Caller:
             return await self._stream(response, request.params.get("n", 1), tell)
 
     async def _stream(self, response: httpx.Response, choices: int, tell: Callable[[Chunk], None]) -> Outcome:
-        """Pass a stream on. It is whole if it says so, or once all of its choices have ended."""
+        """Pass a stream on. It is whole once all of its choices have ended; some servers only say that they are done.
+
+        Not so others: one that drops a request for the sake of the next may say that it is done with it, too.
+        """
+        tells_finish = DIALECTS[self._upstream.kind].tells_finish
         kind = response.headers.get("Content-Type", "")
         if not kind.startswith("text/event-stream"):
             raise Nonsense(f"it is {kind[:64]!r} and no stream of events")
         ended: set[int] = set()
         events = _events(response)
         async for event in events:
-            if event == DONE:
+            if event == DONE and (len(ended) == choices or not tells_finish):
                 return Outcome(Ending.DONE, over=await _closed(events))
+            if event == DONE:
+                break
             chunk = chunk_of(event, choices)
             ended |= {piece.choice for piece in chunk.pieces if piece.finish is not None}
             tell(chunk)

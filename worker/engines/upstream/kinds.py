@@ -19,24 +19,32 @@ _NOTHING = Sampling()
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """``params`` are ours that it knows, by its own names; ``health`` is where it tells how it is.
+    """``params`` are ours that it knows, by its own names; ``neutral``, in those, are sent where a job says nothing.
 
-    A path with a slash at its front is the server's own, any other the API's. ``tells_usage``: if it is asked in
-    OpenAI's way.
+    Servers have defaults of their own, and many take them from the model; a job's are ours, wherever it runs.
+    ``health`` is where it tells how it is: with a slash at its front the server's own path, else one of the API's.
+    ``tells_usage`` if it is asked in OpenAI's way; ``tells_finish``, why each text ended, at its end.
     """
 
     params: Mapping[str, str]
+    neutral: JsonObject
     health: str = "models"
     tells_usage: bool = True
+    tells_finish: bool = True
 
+
+_NEUTRAL: JsonObject = {"max_tokens": _NOTHING.max_tokens, "temperature": _NOTHING.temperature, "top_p": 1.0}
+_NEUTRAL_MORE: JsonObject = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+_LLAMA = {"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"}
+_NEUTRAL_LLAMA: JsonObject = {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0}
 
 DIALECTS: Mapping[Kind, Dialect] = {
-    "openai": Dialect(_OPENAI),
-    "ktransformers": Dialect(_BASIC),
-    "sglang": Dialect(_OPENAI | _MORE, health="/health"),
-    "vllm": Dialect(_OPENAI | _MORE, health="/health"),
-    "llama.cpp": Dialect(_OPENAI | {"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"}),
-    "transformers": Dialect(_USUAL, health="/health", tells_usage=False),
+    "openai": Dialect(_OPENAI, _NEUTRAL),
+    "ktransformers": Dialect(_BASIC, _NEUTRAL, tells_finish=False),
+    "sglang": Dialect(_OPENAI | _MORE, _NEUTRAL | _NEUTRAL_MORE, health="/health"),
+    "vllm": Dialect(_OPENAI | _MORE, _NEUTRAL | _NEUTRAL_MORE, health="/health"),
+    "llama.cpp": Dialect(_OPENAI | _LLAMA, _NEUTRAL | _NEUTRAL_LLAMA),
+    "transformers": Dialect(_USUAL, _NEUTRAL, health="/health", tells_usage=False),
 }
 
 
