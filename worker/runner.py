@@ -192,6 +192,9 @@ class Runner:
         self._progress |= {event.job_id: event.data["progress"] for event in events}
         self._execution.publish(events)
         endings = [output for output in outputs if isinstance(output, Finished | Failed | Declined)]
+        if any(isinstance(output, Declined) for output in endings):
+            # It is in its lane again at once, and would come back as quickly.
+            self._join_at = self._clock() + PAUSE_S
         self._ended += [
             (self._held.pop(output.id), output, self._shares.leave(output.id))
             for output in endings

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ktqueue.job import JobError, JsonObject, Usage
 from ktqueue.room import Room
-from worker.engines.base import Cut, Delta, Failed, Finished, Output, Request
+from worker.engines.base import Cut, Declined, Delta, Failed, Finished, Output, Request
 
 ERRORS = {
     "permanent": JobError("bad_input", "this can never run", retryable=False),
@@ -87,6 +87,8 @@ class ToyEngine:
             return Delta(job_id, chr(96 + done), done - 1, done / request.params["steps"], done)
         del self._members[job_id]
         how = request.params.get("fail")
+        if how == "decline":
+            return Declined(job_id)
         if how == "crash":
             self._crash()
         elif how is not None:

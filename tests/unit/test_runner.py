@@ -14,7 +14,7 @@ from tests.support.draining import STEP_S, job_of, runner, states, toy
 from tests.support.scene import LEASE_MS, MODEL, Scene
 from tests.support.toy import ERRORS, ToyEngine
 from worker.engines.base import Delta, Output
-from worker.runner import ROOM_S
+from worker.runner import PAUSE_S, ROOM_S
 
 
 @pytest.fixture
@@ -101,6 +101,26 @@ def test_a_passing_failure_goes_back_for_later(scene: Scene) -> None:
     assert (row.state, row.attempt) == (JobState.QUEUED, 1)
     assert row.run_at is not None
     assert row.run_at > scene.clock.now()
+
+
+def test_one_that_the_engine_declines_waits_in_its_lane_uncharged(scene: Scene) -> None:
+    declined, other = job_of(scene, fail="decline"), job_of(scene, 3)
+    engine = toy(scene)
+
+    assert runner(scene, engine).drain() == 2
+    assert states(scene, [declined, other]) == [JobState.QUEUED, JobState.SUCCEEDED]
+    assert (scene.row(declined).attempt, scene.row(declined).claims) == (0, 1)
+    assert scene.waiting() == [declined.id]
+
+
+def test_one_that_was_declined_is_not_asked_for_again_at_once(scene: Scene) -> None:
+    declined = job_of(scene, fail="decline")
+    draining = runner(scene, toy(scene))
+
+    assert [draining.drain() for _ in range(3)] == [1, 0, 0]
+    scene.clock.sleep(PAUSE_S)
+    assert draining.drain() == 1
+    assert scene.row(declined).claims == 2
 
 
 def test_followers_see_it_run(scene: Scene) -> None:
