@@ -232,6 +232,22 @@ def test_slots_are_listed() -> None:
     assert json.loads(run(Server(listing([worker])), "workers", "--json").stdout) == worker
 
 
+def test_servers_that_jobs_are_passed_on_to_are_listed_below() -> None:
+    instance = {
+        "url": "http://a/v1",
+        "kind": "vllm",
+        "state": "open",
+        "rests_seconds": 2.25,
+        "running": 0,
+        "outstanding_tokens": 0,
+        "jobs": 8,
+        "cache_tokens": None,
+        "jobs_at_once": 8,
+    }
+    result = run(Server(listing([LANES[0] | {"instances": [instance]}])), "lanes")
+    assert " ".join(result.stdout.splitlines()[-1].split()) == "chat http://a/v1 vllm open for 2.2 s 0 of 8 8 0 –"
+
+
 USED = {
     "day": "2026-01-02",
     "tenant": "us",
