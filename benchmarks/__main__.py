@@ -19,6 +19,7 @@ from benchmarks import (
     keys,
     memory,
     serve,
+    upstreams,
     webhook_backlog,
     webhook_idle,
     webhook_isolation,
@@ -40,6 +41,7 @@ SCENARIOS = {
     "webhook-backlog": webhook_backlog.measure,
     "engines": engines.measure,
     "serve": serve.measure,
+    "upstreams": upstreams.measure,
     "fairness": fairness.measure,
 }
 

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import cycle
 from subprocess import Popen
+from typing import Any
+
+import orjson
 
 from benchmarks.load import HOST
 from benchmarks.processes import free_port, listens, python, run_once, running
@@ -76,6 +79,11 @@ class Ours(Side):
     def working(self) -> AbstractContextManager[Popen[bytes]]:
         """The lane's worker, with the one slot it has by default."""
         return running(python("worker", "lane", "echo"), self.settings().as_env(), log=self.log)
+
+    def ended(self) -> list[tuple[str, Any, Any, Any]]:
+        """State, input, result and error of every job that has ended."""
+        rows = self._ask("SELECT state, input, result, error FROM jobs WHERE finished_at IS NOT NULL")
+        return [(state, *(None if each is None else orjson.loads(each) for each in told)) for state, *told in rows]
 
     @contextmanager
     def delivering(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -74,7 +75,8 @@ class Upstream:
     """``manner`` says how the request with a number, from 1, is answered; ``most`` is how many it takes at once.
 
     One more than that is a ``breach``: it resets all that it has. With ``lingers_s`` it goes on with a request that was
-    left for so long, and has it all the while.
+    left for so long, and has it all the while. ``began_at`` and ``took`` are when requests came, monotonic, and how
+    long it had each, in seconds.
     """
 
     def __init__(
@@ -95,6 +97,8 @@ class Upstream:
         self.at_once = 0
         self.left = 0
         self.ends: Counter[str] = Counter()
+        self.began_at: list[float] = []
+        self.took: list[float] = []
         self.connections: set[asyncio.StreamWriter] = set()
         self._under_way: dict[int, asyncio.StreamWriter] = {}
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -178,10 +182,13 @@ class Upstream:
                 _reset(other)
             return False
         self._under_way[asked.number] = writer
+        began = time.monotonic()
+        self.began_at.append(began)
         self.at_once = max(self.at_once, len(self._under_way))
         try:
             return await self._until_left(asked, self.manner(asked), reader, writer)
         finally:
+            self.took.append(time.monotonic() - began)
             del self._under_way[asked.number]
 
     async def _until_left(
