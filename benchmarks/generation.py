@@ -26,11 +26,10 @@ from ktqueue.models import ModelSpec
 from worker.engines.base import Delta, Failed, Finished, Request
 from worker.engines.causal.building import build
 from worker.engines.causal.engine import CausalEngine
-from worker.engines.causal.executor import Flight, Outcome
-from worker.engines.causal.graphs import Graphs
+from worker.engines.causal.flight import Fetching, Landed
+from worker.engines.causal.graphs import Graphs, Result
 from worker.engines.causal.prompt import PromptReader
-from worker.engines.causal.sampler import Drawn
-from worker.engines.causal.scheduler import Row
+from worker.engines.causal.step import Step
 from worker.engines.loading import voice
 
 LARGE: dict[str, Any] = {
@@ -178,20 +177,20 @@ def at_once(asked: Sequence[Asked]) -> list[tuple[int, Request]]:
 def waiting_counted() -> Iterator[list[float]]:
     """How long the host waits for the device, call by call."""
     waits: list[float] = []
-    land = Flight.land
+    land = Fetching.land
 
-    def timed(flight: Flight) -> list[Outcome]:
+    def timed(flight: Fetching) -> Landed:
         began = time.perf_counter()
         if flight._done:
             flight._done.synchronize()
         waits.append(time.perf_counter() - began)
         return land(flight)
 
-    Flight.land = timed  # type: ignore[assignment,method-assign]
+    Fetching.land = timed  # type: ignore[method-assign]
     try:
         yield waits
     finally:
-        Flight.land = land  # type: ignore[method-assign]
+        Fetching.land = land  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -200,11 +199,11 @@ def padding_counted() -> Iterator[list[tuple[int, int]]]:
     steps: list[tuple[int, int]] = []
     replay = Graphs.replay
 
-    def counted(graphs: Graphs, rows: Sequence[Row], *rest: Any) -> Drawn:
-        steps.append((len(rows), graphs._bucket(len(rows))))
-        return replay(graphs, rows, *rest)
+    def counted(graphs: Graphs, step: Step, *rest: Any) -> Result:
+        steps.append((len(step.slots), graphs._bucket(len(step.slots))))
+        return replay(graphs, step, *rest)
 
-    Graphs.replay = counted  # type: ignore[assignment,method-assign]
+    Graphs.replay = counted  # type: ignore[method-assign]
     try:
         yield steps
     finally:

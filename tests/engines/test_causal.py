@@ -221,7 +221,7 @@ ASKED = st.tuples(LETTERS, st.integers(1, 24), st.integers(0, 3), st.sampled_fro
     room=st.integers(56, 200),
     budget=st.integers(5, 40),
     block_size=st.sampled_from([2, 4, 16]),
-    ahead=st.booleans(),
+    ahead=st.integers(0, 2),
 )
 def test_tokens_are_those_of_generate_whatever_happens(
     causal: PreTrainedModel,
@@ -231,7 +231,7 @@ def test_tokens_are_those_of_generate_whatever_happens(
     room: int,
     budget: int,
     block_size: int,
-    ahead: bool,
+    ahead: int,
 ) -> None:
     """Arrivals, shared beginnings, chunks, too little memory, cancellation; steps that are launched ahead, or not."""
     run = Run(causal_engine(causal, tokenizer, tokens=room, budget=budget, block_size=block_size, ahead=ahead))
@@ -329,9 +329,9 @@ def poisoned(model: PreTrainedModel, poison: int) -> Iterator[list[int]]:
         handle.remove()
 
 
-@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("ahead", [0, 1])
 def test_a_prompt_that_can_not_be_read_fails_alone(
-    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, ahead: bool
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, ahead: int
 ) -> None:
     asked = [generate(job_id, prompt, max_tokens=5) for job_id, prompt in (("a", "tea"), ("bad", "t%a"), ("b", "fox"))]
     with poisoned(llama, tokenizer("%").input_ids[0]):
@@ -343,9 +343,9 @@ def test_a_prompt_that_can_not_be_read_fails_alone(
         assert run.finished[request.id].result["tokens"] == reference(llama, tokenizer, request)
 
 
-@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("ahead", [0, 1])
 def test_a_member_that_breaks_every_batch_fails_alone(
-    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, ahead: bool
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, ahead: int
 ) -> None:
     asked = requests(9, most=12)
     expected = {request.id: reference(llama, tokenizer, request) for request in asked}

@@ -13,6 +13,7 @@ from tests.support.tiny_models import CONTEXT, VOCABULARY, tiny_gemma3, tiny_lla
 from worker.engines.causal.cache import size_for
 from worker.engines.causal.fuse import merge_projections
 from worker.engines.causal.paged import LayerShape, prepare
+from worker.engines.causal.part import Part
 from worker.engines.causal.traits import chooses_experts, longest_alike
 
 IDS = torch.arange(4, 21).unsqueeze(0)
@@ -20,18 +21,18 @@ IDS = torch.arange(4, 21).unsqueeze(0)
 
 def test_what_layers_keep_is_seen() -> None:
     shape = LayerShape(heads=2, key_dim=8, value_dim=8, dtype=torch.float32, window=None)
-    assert prepare(tiny_llama()) == [shape] * 3
-    assert [seen.window for seen in prepare(tiny_gemma3())] == [8, None, 8]
-    assert [seen.window for seen in prepare(tiny_mistral())] == [12, 12, 12]
+    assert prepare(Part(tiny_llama())) == [shape] * 3
+    assert [seen.window for seen in prepare(Part(tiny_gemma3()))] == [8, None, 8]
+    assert [seen.window for seen in prepare(Part(tiny_mistral()))] == [12, 12, 12]
     assert shape.bytes_per_token == 2 * (8 + 8) * 4
 
 
 def test_models_whose_attention_is_another_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="masks or sinks of its own"):
-        prepare(tiny_sinks())
+        prepare(Part(tiny_sinks()))
     mamba = MambaForCausalLM(MambaConfig(vocab_size=VOCABULARY, hidden_size=16, state_size=4, num_hidden_layers=2))
     with pytest.raises(ConfigurationError, match="mamba models can't be batched"):
-        prepare(mamba)
+        prepare(Part(mamba))
 
 
 @pytest.mark.parametrize(("model", "saved"), [(tiny_llama(), 9), (tiny_gemma3(), 9), (tiny_moe(), 6)])
@@ -43,11 +44,11 @@ def test_merged_projections_compute_the_same(model: PreTrainedModel, saved: int)
 
 
 def test_a_cache_is_as_large_as_memory_or_as_could_be_needed() -> None:
-    shapes = [LayerShape(heads=2, key_dim=8, value_dim=8, dtype=torch.float32, window=None)] * 3
-    assert size_for(100_000, shapes, 16, most_tokens=10_000).blocks == 100_000 // (16 * 3 * 128)
-    assert size_for(10**9, shapes, 16, most_tokens=100).tokens == 7 * 16
+    assert LayerShape(heads=2, key_dim=8, value_dim=8, dtype=torch.float32, window=None).bytes_per_token == 128
+    assert size_for(100_000, 384, 16, most_tokens=10_000).blocks == 100_000 // (16 * 384)
+    assert size_for(10**9, 384, 16, most_tokens=100).tokens == 7 * 16
     with pytest.raises(ConfigurationError, match="0 MB are left for keys and values"):
-        size_for(10_000, shapes, 16, most_tokens=10_000)
+        size_for(10_000, 1000, 16, most_tokens=10_000)
 
 
 def test_rotary_embeddings_that_grow_bound_the_context() -> None:

@@ -12,6 +12,7 @@ from ktqueue.job import Task
 from tests.support.engines import Run, causal_engine, embed, generate, greedy
 from worker.engines.base import Request
 from worker.engines.causal.engine import CausalEngine
+from worker.engines.causal.executor import OneDevice
 from worker.engines.encoder import EncoderEngine
 
 pytestmark = pytest.mark.models
@@ -27,7 +28,9 @@ QUESTIONS = [
 
 
 def model_of(engine: CausalEngine) -> PreTrainedModel:
-    return engine._executor._model
+    executor = engine._executor
+    assert isinstance(executor, OneDevice)
+    return executor._stage._part.model
 
 
 def tokenizer_of(engine: CausalEngine) -> PreTrainedTokenizerBase:

@@ -207,10 +207,10 @@ def test_a_seed_gives_the_same_text_in_any_company_and_after_a_new_start() -> No
     sampler = sampler_of(*company, entry(5, wish, seed=9, answer=[]))
     others = [each.slot for each in company]
     assert text(sampler, 5, others, 1, 15) == alone[:15]
-    sampler.release(5)
+    sampler.release([5])
     sampler.admit([entry(5, Sampling(temperature=2.0, logit_bias=((3, 50.0),)), seed=1)])
     text(sampler, 5, others, 1, 3)
-    sampler.release(5)
+    sampler.release([5])
     sampler.admit([entry(5, wish, seed=9, answer=alone[:15])])
     assert text(sampler, 5, others[:4], alone[14], 25) == alone[15:]
 
@@ -221,7 +221,7 @@ def test_a_slot_remembers_nothing_of_who_had_it_before() -> None:
     sampler = sampler_of(entry(0, strange), entry(1, strange))
     rows = row.expand(2, -1)
     assert draw(sampler, rows, [0, 1]).tokens.tolist() == [3, 3]
-    sampler.release(0)
+    sampler.release([0])
     assert sampler.features([0]) == GREEDY
     sampler.admit([entry(0, Sampling())])
     assert draw(sampler, rows, [0, 1]).tokens.tolist() == [int(row.argmax()), 3]

@@ -21,6 +21,7 @@ from tests.support.tiny_models import (
     tiny_qwen3,
 )
 from worker.engines.causal.engine import CausalEngine
+from worker.engines.causal.executor import OneDevice
 from worker.engines.device import cache_bytes
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
@@ -68,7 +69,8 @@ def test_auto_is_cuda_in_any_precision(tmp_path: Path, dtype: str) -> None:
     entries = {"alias": "m", "engine": "causal", "source": f"path:{tmp_path}", "dtype": dtype, "cache_gb": 0.1}
     engine = loaded(ModelSpec.model_validate(entries))
     assert isinstance(engine, CausalEngine)
-    assert engine._executor._device.type == "cuda"
+    assert isinstance(engine._executor, OneDevice)
+    assert engine._executor._stage._part.model.device.type == "cuda"
     wishes = [
         generate(str(i), text, max_tokens=9, temperature=1.0, top_p=0.9, seed=i) for i, text in enumerate(PROMPTS)
     ]

@@ -16,11 +16,14 @@ from worker.engines.causal.attention.choose import choose
 from worker.engines.causal.blocks import Blocks
 from worker.engines.causal.cache import Cache, Size
 from worker.engines.causal.engine import CausalEngine
-from worker.engines.causal.executor import Executor
+from worker.engines.causal.executor import OneDevice
 from worker.engines.causal.paged import prepare
+from worker.engines.causal.part import Part
 from worker.engines.causal.prompt import PromptReader
 from worker.engines.causal.sampler import Sampler
 from worker.engines.causal.scheduler import Scheduler
+from worker.engines.causal.stage import Stage
+from worker.engines.causal.step import StepWriter
 from worker.engines.loading import voice
 from worker.engines.registry import load
 
@@ -131,7 +134,7 @@ def causal_engine(
     budget: int = 2048,
     tokens: int = 4096,
     block_size: int = 4,
-    ahead: bool = False,
+    ahead: int = 0,
 ) -> CausalEngine:
     """An engine of a model that is there already, with room for so many ``tokens`` of all requests together."""
     size = Size(1 - -tokens // block_size, block_size)
@@ -139,16 +142,17 @@ def causal_engine(
     vocabulary = model.config.get_text_config().vocab_size
     prompts = PromptReader(tokenizer, context)
     prompts.limit(size.tokens)
-    executor = Executor(
-        model,
-        Cache(prepare(model), size, attention, model.device),
+    part = Part(model)
+    stage = Stage(
+        part,
+        Cache(prepare(part), size, attention, model.device),
         Sampler(slots=max_batch, vocabulary=vocabulary, device=model.device),
         slots=max_batch,
         context=prompts.context,
     )
     return CausalEngine(
         Scheduler(Blocks(size.blocks, block_size), slots=max_batch, budget=budget),
-        executor,
+        OneDevice(StepWriter(slots=max_batch, block_size=block_size), stage),
         prompts,
         voice(model, tokenizer),
         room=Room(max_batch, size.tokens, block_size),

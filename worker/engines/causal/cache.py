@@ -9,8 +9,8 @@ import torch
 
 from ktqueue.errors import ConfigurationError
 from worker.engines.causal.attention.base import Attention, Layout, Pages
-from worker.engines.causal.blocks import Copy
 from worker.engines.causal.paged import LayerShape
+from worker.engines.causal.upload import Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Size:
         return (self.blocks - 1) * self.block_size
 
 
-def size_for(memory: int, shapes: Sequence[LayerShape], block_size: int, *, most_tokens: int) -> Size:
+def size_for(memory: int, bytes_per_token: int, block_size: int, *, most_tokens: int) -> Size:
     """What fits into ``memory`` bytes, and no more than could be needed. Raises ConfigurationError if nothing does."""
-    block = block_size * sum(shape.bytes_per_token for shape in shapes)
+    block = block_size * bytes_per_token
     blocks = min(memory // block, 1 - -most_tokens // block_size)
     if blocks < 2:
         raise ConfigurationError(
@@ -55,13 +55,14 @@ class Cache:
         ]
         self._next = 0
 
-    def copy(self, copies: Sequence[Copy]) -> None:
-        """Copy whole blocks, in all layers."""
-        if not copies:
+    def copy(self, copies: Numbers) -> None:
+        """Copy whole blocks, in all layers: (2, copies), sources and targets."""
+        if not copies.size:
             return
+        sources, targets = copies
         for pages in self._pages:
             for tensor in (pages.keys, pages.values):
-                tensor[[copy.target for copy in copies]] = tensor[[copy.source for copy in copies]]
+                tensor[targets] = tensor[sources]
 
     def begin(self, layout: Layout) -> None:
         """The next calls of `attend` are those of a forward with this layout, layer by layer."""

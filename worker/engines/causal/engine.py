@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ktqueue.job import JobError
 from ktqueue.room import Room
 from worker.engines.base import Cut, Failed, Output, Request
-from worker.engines.causal.answer import Answer
-from worker.engines.causal.executor import Executor, Flight, Outcome
+from worker.engines.causal.answer import Answer, Chances
+from worker.engines.causal.executor import Executor
+from worker.engines.causal.flight import Flight, Landed
 from worker.engines.causal.prompt import PromptReader
 from worker.engines.causal.sampler import Entry
 from worker.engines.causal.sampling import Sampling, largest_token, sampling_of
@@ -32,7 +34,7 @@ class Member(Sequence):
 
 
 class CausalEngine:
-    """Each step runs the scheduler's plan. With ``ahead``, a step is launched before the last one's tokens are read.
+    """Each step runs the scheduler's plan. So many as ``ahead`` are launched before the tokens of one are read.
 
     A device that computes while nobody waits for it is busy all the time; the price is that a sequence which ends by
     what it draws is found out one token late, and that token is thrown away.
@@ -50,7 +52,7 @@ class CausalEngine:
         *,
         room: Room,
         vocabulary: int,
-        ahead: bool,
+        ahead: int,
         draw_seed: Callable[[], int] = lambda: random.getrandbits(63),
     ) -> None:
         self._scheduler = scheduler
@@ -63,7 +65,7 @@ class CausalEngine:
         self._draw_seed = draw_seed
         self._members: dict[str, list[Member]] = {}
         self._answers: dict[str, Answer] = {}
-        self._flight: tuple[Plan, Flight] | None = None
+        self._flights: deque[tuple[Plan, Flight]] = deque()
         self._ended: list[Output] = []
 
     def capacity(self) -> int:
@@ -135,32 +137,31 @@ class CausalEngine:
             raise Refused(f"params: token {largest} is not one of the model's {self._vocabulary}")
 
     def _advance(self) -> None:
-        launched = self._launch()
-        if self._ahead:
-            launched, self._flight = self._flight, launched
-        if launched is not None:
-            plan, flight = launched
-            sharing = len({row.sequence.job_id for row in plan.rows if isinstance(row.sequence, Member)})
-            for outcome in flight.land():
-                self._tell(outcome, sharing)
-
-    def _launch(self) -> tuple[Plan, Flight] | None:
         plan = self._scheduler.plan()
-        if not plan.rows:
-            return None
-        return plan, self._executor.launch(plan, [_entry(each, self._voice) for each in plan.admitted])
+        if plan.rows:
+            entries = [_entry(each, self._voice) for each in plan.admitted]
+            self._flights.append((plan, self._executor.launch(plan, entries)))
+        if len(self._flights) > self._ahead or (self._flights and not plan.rows):
+            plan, flight = self._flights.popleft()
+            self._tell(plan, flight.land())
 
-    def _tell(self, outcome: Outcome, sharing: int) -> None:
-        """Give a sequence the token that was drawn for it, unless it has ended meanwhile."""
-        member = outcome.row.sequence
-        assert isinstance(member, Member)
-        if member.place is Place.GONE:
-            return
-        if outcome.token is None:
-            self._fail(member, not_finite())
-            return
-        self._scheduler.know(member, outcome.token)
-        outputs, over = self._answers[member.job_id].take(member.choice, outcome.token, outcome.chances, sharing)
+    def _tell(self, plan: Plan, landed: Landed) -> None:
+        """Give each sequence the token that was drawn for it, unless it has ended meanwhile."""
+        sharing = len({row.sequence.job_id for row in plan.rows if isinstance(row.sequence, Member)})
+        for index, row in enumerate(row for row in plan.rows if row.draws):
+            member = row.sequence
+            assert isinstance(member, Member)
+            if member.place is Place.GONE:
+                continue
+            token = landed.token(index)
+            if token is None:
+                self._fail(member, not_finite())
+            else:
+                self._take(member, token, landed.chances(index), sharing)
+
+    def _take(self, member: Member, token: int, chances: Chances | None, sharing: int) -> None:
+        self._scheduler.know(member, token)
+        outputs, over = self._answers[member.job_id].take(member.choice, token, chances, sharing)
         self._ended += outputs
         if over:
             self._remove(member)
@@ -186,7 +187,7 @@ class CausalEngine:
 
     def _retreat(self, error: Exception) -> None:
         """A step failed. All go back, to be computed again, half as many at a time; each that ends lets one more in."""
-        self._flight = None
+        self._flights.clear()
         running = list(self._scheduler.running)
         for sequence in running:
             self._executor.release(sequence.slot)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface
 
 from ktqueue.errors import ConfigurationError
+from worker.engines.causal.part import Part
 
 NAME = "ktqueue"
 _KINDS = frozenset({"full_attention", "sliding_attention"})
@@ -142,8 +143,9 @@ def unpaged() -> Layers:
 
 
 @torch.inference_mode()
-def prepare(model: PreTrainedModel) -> list[LayerShape]:
+def prepare(part: Part) -> list[LayerShape]:
     """Have a model attend with us; its layers, in order. Raises ConfigurationError if it can't be batched."""
+    model = part.model
     config: Any = model.config.get_text_config()
     kind, count = config.model_type, config.num_hidden_layers
     layer_types = (getattr(config, "layer_types", None) or ["full_attention"] * count)[:count]
@@ -151,13 +153,8 @@ def prepare(model: PreTrainedModel) -> list[LayerShape]:
         raise ConfigurationError(f"{kind} models can't be batched: not all layers have keys and values of their own")
     model.set_attn_implementation(NAME)
     recorder = _Recorder()
-    device = model.device
     with attending(recorder):
-        model(
-            input_ids=torch.zeros(1, 1, dtype=torch.long, device=device),
-            position_ids=torch.zeros(1, 1, dtype=torch.long, device=device),
-            use_cache=False,
-        )
+        part(part.inputs(1), torch.zeros(1, dtype=torch.long, device=model.device))
     if len(recorder.seen) != count:
         raise ConfigurationError(f"{kind} models can't be batched: their attention is their own, not transformers'")
     if any(

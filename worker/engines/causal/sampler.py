@@ -19,7 +19,7 @@ from worker.engines.causal.nudges import Nudges
 from worker.engines.causal.penalties import Penalties
 from worker.engines.causal.sampling import MOST_TOP, Sampling
 from worker.engines.causal.uniform import uniforms
-from worker.engines.causal.upload import upload
+from worker.engines.causal.upload import Numbers, upload
 from worker.engines.causal.weights import padded, pick
 
 COLDEST = 1e-5
@@ -102,13 +102,13 @@ class Sampler:
         self._nudge(slots, entries)
         self._penalise([entry for entry in entries if features_of(entry.sampling) & Features.PENALISED])
 
-    def release(self, slot: int) -> None:
-        """Take a slot back: it needs no work until it is given anew."""
-        self._features[slot] = GREEDY.value
+    def release(self, slots: Sequence[int]) -> None:
+        """Take slots back: they need no work until they are given anew."""
+        self._features[slots] = GREEDY.value
 
-    def features(self, slots: Sequence[int]) -> Features:
+    def features(self, slots: Sequence[int] | Numbers) -> Features:
         """What a batch of these slots needs."""
-        return Features(int(np.bitwise_or.reduce(self._features[list(slots)])))
+        return Features(int(np.bitwise_or.reduce(self._features[np.asarray(slots, dtype=np.int64)])))
 
     @torch.inference_mode()
     def draw(self, logits: torch.Tensor, slots: torch.Tensor, features: Features) -> Drawn:

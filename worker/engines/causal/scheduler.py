@@ -5,6 +5,9 @@ for a long prompt; what is left of the budget goes to prompts, oldest first, a p
 "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve", 2024). When blocks run out, the youngest
 gives its own up and is computed again later; the oldest is never the youngest, so it always comes to its end, and then
 the next is the oldest: nobody waits for ever.
+
+Where a model is spread over several devices, each works on a step of its own. Then a step takes only a part of those
+that decode, whoever waited longest: what a sequence draws in one step it needs for its next.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ class Sequence:
     """A prompt and what was drawn after it, as far as it is known.
 
     ``tokens`` are known. ``length`` counts them and those that a launched step draws; of these, ``computed`` are in
-    the cache. ``limit`` is the length it may come to. ``slot`` is its place in the batch while it runs. ``parent`` has
-    the same prompt. Only those of one ``owner`` share what they have read.
+    the cache. ``limit`` is the length it may come to. ``slot`` is its place in the batch while it runs. ``turn`` numbers
+    the last step that it was in. ``parent`` has the same prompt. Only those of one ``owner`` share what they have read.
     """
 
     tokens: list[int]
@@ -42,6 +45,7 @@ class Sequence:
     length: int = 0
     computed: int = 0
     slot: int = -1
+    turn: int = 0
     decodes: bool = False
     place: Place = Place.WAITING
     table: Table = field(default_factory=Table)
@@ -87,10 +91,11 @@ class Plan:
 class Scheduler:
     """Sequences that wait and run. ``slots`` run at once; a step computes up to ``budget`` tokens.
 
-    The budget must be larger than the slots, for a prompt to advance while all the others decode.
+    Those that decode take turns in so many ``parts``: one that was in a step is in none of the next ``parts - 1``, as
+    long as there are others. The budget must be larger than the slots, for a prompt to advance while all the others decode.
     """
 
-    def __init__(self, blocks: Blocks, *, slots: int, budget: int) -> None:
+    def __init__(self, blocks: Blocks, *, slots: int, budget: int, parts: int = 1) -> None:
         if budget <= slots:
             raise ValueError("the budget of a step must be larger than its slots")
         self._blocks = blocks
@@ -100,6 +105,8 @@ class Scheduler:
         self._slots = list(range(slots - 1, -1, -1))
         self._most = slots
         self._arrivals = 0
+        self._parts = parts
+        self._turn = 0
         self.preempted = 0
 
     @property
@@ -145,26 +152,40 @@ class Scheduler:
         """The next step, and it counts as launched: lengths are those after it."""
         plan = Plan()
         rows: dict[Sequence, tuple[Row, list[Copy]]] = {}
-        decoding = [each for each in self._running if each.decodes]
+        self._turn += 1
+        decoding = [each for each in self._running if each.decodes and not each.whole]
         reading = [each for each in self._running if not each.decodes]
         sent_back = self.preempted
         budget = self._budget
-        for sequence in decoding + reading:
+        for sequence in self._part_of(decoding) + reading:
             budget -= self._row(sequence, budget, rows)
         for row, _ in rows.values():
             self._fill(row)
         if self.preempted == sent_back:
             self._admit(budget, rows, plan)
+        if not rows:
+            # What they need is on its way; the device that has to wait for it has nothing else to do.
+            for sequence in decoding:
+                self._row(sequence, budget, rows)
         for row, copies in rows.values():
             plan.rows.append(row)
             plan.copies += copies
             self._launched(row)
-        plan.rows.sort(key=lambda row: not row.decodes)
+        # The longest of those that decode first: rows of about one length are then neighbours.
+        plan.rows.sort(key=lambda row: -row.end if row.decodes else 1)
         return plan
 
     def know(self, sequence: Sequence, token: int) -> None:
         """A token that a launched step has drawn."""
         sequence.tokens.append(token)
+
+    def _part_of(self, decoding: list[Sequence]) -> list[Sequence]:
+        """Those of them whose turn it is."""
+        if self._parts == 1:
+            return decoding
+        rested = [each for each in decoding if each.turn <= self._turn - self._parts]
+        rested.sort(key=lambda each: each.turn)
+        return rested[: -(-len(decoding) // self._parts)]
 
     def _row(self, sequence: Sequence, budget: int, rows: dict[Sequence, tuple[Row, list[Copy]]]) -> int:
         """Give a running sequence its tokens of this step, if need be at the cost of the youngest: how many."""
@@ -243,6 +264,7 @@ class Scheduler:
     def _launched(self, row: Row) -> None:
         sequence = row.sequence
         sequence.computed = row.end
+        sequence.turn = self._turn
         if row.draws:
             sequence.length += 1
             sequence.decodes = True
