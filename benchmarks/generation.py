@@ -186,7 +186,7 @@ def waiting_counted() -> Iterator[list[float]]:
         waits.append(time.perf_counter() - began)
         return land(flight)
 
-    Fetching.land = timed  # type: ignore[method-assign]
+    Fetching.land = timed  # type: ignore[assignment,method-assign]
     try:
         yield waits
     finally:
@@ -203,7 +203,7 @@ def padding_counted() -> Iterator[list[tuple[int, int]]]:
         steps.append((len(step.slots), graphs._bucket(len(step.slots))))
         return replay(graphs, step, *rest)
 
-    Graphs.replay = counted  # type: ignore[method-assign]
+    Graphs.replay = counted  # type: ignore[assignment,method-assign]
     try:
         yield steps
     finally:
@@ -243,26 +243,29 @@ class Bench:
 
     def decode_step(self, engine: CausalEngine, batch: int, context: int = 400, steps: int = 40) -> tuple[float, float]:
         """Milliseconds a step takes when so many decode around this context, and of these, the host's own."""
-        asked = workload(
-            self.config.vocab_size, batch, range(context - 32, context - 31), range(steps + 24, steps + 25)
-        )
-        for number, each in enumerate(asked):
-            engine.submit(each.request(number))
-        while len(engine._scheduler.running) < batch or not all(each.decodes for each in engine._scheduler.running):
-            engine.step()
-        for _ in range(4):
-            engine.step()
         with waiting_counted() as waits:
-            took = []
-            for _ in range(steps - 10):
-                began = time.perf_counter()
-                engine.step()
-                took.append(time.perf_counter() - began)
-        for number in range(batch):
-            engine.cancel(str(number))
-        engine.step()
-        own = [whole - wait for whole, wait in zip(took, waits, strict=True)]
+            took = decode_times(engine, self.config.vocab_size, batch, context, steps)
+        own = [whole - wait for whole, wait in zip(took, waits[-len(took) :], strict=True)]
         return statistics.median(took) * 1000, statistics.median(own) * 1000
+
+
+def decode_times(engine: CausalEngine, vocabulary: int, batch: int, context: int, steps: int = 40) -> list[float]:
+    """Seconds that steps take while so many decode around this context."""
+    asked = workload(vocabulary, batch, range(context - 32, context - 31), range(steps + 24, steps + 25))
+    for number, each in enumerate(asked):
+        engine.submit(each.request(number))
+    while len(engine._scheduler.running) < batch or not all(each.decodes for each in engine._scheduler.running):
+        engine.step()
+    for _ in range(4):
+        engine.step()
+    took = []
+    for _ in range(steps - 10):
+        began = time.perf_counter()
+        engine.step()
+        took.append(time.perf_counter() - began)
+    for number in range(batch):
+        engine.cancel(str(number))
+    return took
 
 
 def check(device: torch.device) -> str:

@@ -102,14 +102,14 @@ def in_own_process(part: str, folder: Path) -> str:
 
 
 @contextmanager
-def service(folder: Path) -> Iterator[str]:
+def service(folder: Path, slots: int = 1) -> Iterator[str]:
     """The URL of `ktqueue up` with this catalogue, its model loaded. Raises RuntimeError if that dawdles."""
     settings = Settings(home=folder / "home", port=free_port(), models=folder / "models.toml")
     url, log = f"http://{settings.host}:{settings.port}", folder / "log"
     command = python("ktqueue.cli", "up")
     with running(command, settings.as_env(), log=log, ready=lambda: _is_ready(url)), Client(url) as client:
         until = time.monotonic() + LOAD_TIMEOUT_S
-        while client.lanes()[0].capacity is None:
+        while len(client.operator.workers()) < slots:
             if time.monotonic() > until:
                 raise RuntimeError(f"the lane did not come up:\n{log.read_text(encoding='utf-8')[-4000:]}")
             time.sleep(POLL_S)
@@ -138,9 +138,8 @@ def one_by_one(client: Client, jobs: Sequence[JobSpec]) -> list[str]:
         return list(pool.map(submit, jobs))
 
 
-def through_service(url: str, seed: int, submit: Callable[[Client, Sequence[JobSpec]], list[str]]) -> Rate:
+def through_service(url: str, asked: Sequence[Asked], submit: Callable[[Client, Sequence[JobSpec]], list[str]]) -> Rate:
     """A round. Raises RuntimeError if an answer is not as long as it was asked to be."""
-    asked = requests(seed)
     jobs: list[JobSpec] = [{"model": MODEL, "input": each.input, "params": each.params} for each in asked]
     with Client(url) as client, httpx.Client(base_url=url) as http:
         began = time.perf_counter()
@@ -164,9 +163,9 @@ def measure(folder: Path) -> list[Figure]:
     print(f"the engine alone has run after {time.monotonic() - began:.0f} s", flush=True)
     with service(folder) as url:
         print(f"the service is ready after {time.monotonic() - began:.0f} s", flush=True)
-        through_service(url, WARM_UP, in_bulk)
-        bulk = through_service(url, IN_BULK, in_bulk)
-        single = through_service(url, ONE_BY_ONE, one_by_one)
+        through_service(url, requests(WARM_UP), in_bulk)
+        bulk = through_service(url, requests(IN_BULK), in_bulk)
+        single = through_service(url, requests(ONE_BY_ONE), one_by_one)
     return [
         at_least_times("one bulk submit, tokens/s", [bulk.per_second], [bulk_alone.per_second], 0.9),
         at_least_times(f"{CONNECTIONS} connections, tokens/s", [single.per_second], [single_alone.per_second], 0.9),

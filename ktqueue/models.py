@@ -155,6 +155,10 @@ class ModelSpec(Patience):
             gpus = ["cuda:0" if name == "cuda" else name for name in place if name != "cpu"]
             if len(set(gpus)) < len(gpus):
                 raise ValueError("devices: a model's stages are each on a GPU of their own")
+            if 0 < len(gpus) < len(place):
+                raise ValueError("devices: a model's stages are all on GPUs, or all on the CPU")
+            if len(place) > 1 and self.trust_remote_code:
+                raise ValueError("devices: a model with code of its own can't be spread over several")
 
     def _check_instances(self) -> None:
         if self.engine == "openai":

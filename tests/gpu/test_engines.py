@@ -70,7 +70,7 @@ def test_auto_is_cuda_in_any_precision(tmp_path: Path, dtype: str) -> None:
     engine = loaded(ModelSpec.model_validate(entries))
     assert isinstance(engine, CausalEngine)
     assert isinstance(engine._executor, OneDevice)
-    assert engine._executor._stage._part.model.device.type == "cuda"
+    assert engine._executor._stage._part.device.type == "cuda"
     wishes = [
         generate(str(i), text, max_tokens=9, temperature=1.0, top_p=0.9, seed=i) for i, text in enumerate(PROMPTS)
     ]

@@ -105,9 +105,9 @@ def answer(tokens: list[int], most: int, salt: int = 0) -> list[int]:
     return whole
 
 
-def device(*, blocks: int = 40, slots: int = 4, budget: int = 16, depth: int = 0) -> Device:
+def device(*, blocks: int = 40, slots: int = 4, budget: int = 16, depth: int = 0, parts: int = 1) -> Device:
     pool = Blocks(blocks, SIZE)
-    return Device(Scheduler(pool, slots=slots, budget=budget), pool, depth)
+    return Device(Scheduler(pool, slots=slots, budget=budget, parts=parts), pool, depth)
 
 
 PROMPTS = st.lists(st.integers(0, 1), min_size=1, max_size=18)
@@ -124,7 +124,8 @@ ASKED = st.tuples(PROMPTS, st.integers(1, 12), st.integers(1, 3), st.integers(0,
     failing=st.sets(st.integers(0, 30), max_size=2),
     blocks=st.integers(9, 30),
     slots=st.integers(1, 5),
-    depth=st.integers(0, 2),
+    depth=st.integers(0, 3),
+    parts=st.integers(1, 3),
 )
 def test_everyone_gets_the_answer_to_their_own_tokens(
     *,
@@ -134,8 +135,9 @@ def test_everyone_gets_the_answer_to_their_own_tokens(
     blocks: int,
     slots: int,
     depth: int,
+    parts: int,
 ) -> None:
-    run = device(blocks=blocks, slots=slots, budget=slots + 6, depth=depth)
+    run = device(blocks=blocks, slots=slots, budget=slots + 6, depth=depth, parts=parts)
     expected: list[tuple[Sequence, list[int]]] = []
     steps = 0
 
@@ -180,6 +182,31 @@ def test_whoever_decodes_gets_a_token_in_every_step_however_long_a_prompt_is_rea
         plan = run.step()
         assert [row.tokens for row in plan.rows if row.sequence is quick] == [1]
         assert sum(row.tokens for row in plan.rows) == 8
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_those_who_decode_take_turns_and_nobody_is_in_two_steps_that_follow(parts: int) -> None:
+    run = device(blocks=200, slots=8, budget=64, depth=parts, parts=parts)
+    for number in range(7):
+        run.add([number], 60)
+    for _ in range(2 * parts):
+        run.step()
+    last: dict[Sequence, int] = {}
+    for turn in range(30):
+        plan = run.step()
+        assert len(plan.rows) in {7 // parts, 7 // parts + 1}
+        for row in plan.rows:
+            assert turn - last.get(row.sequence, -parts) >= parts
+            last[row.sequence] = turn
+    assert len(last) == 7
+    run.end()
+
+
+def test_one_alone_has_every_turn() -> None:
+    run = device(depth=2, parts=2)
+    run.add([1], 30)
+    for _ in range(20):
+        assert len(run.step().rows) == 1
 
 
 def test_the_oldest_is_never_sent_back() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ktqueue.job import Task
 from ktqueue.models import ModelSpec, Place, Weights
 from worker.engines.base import Engine
 from worker.engines.causal.building import build
+from worker.engines.causal.pipeline.building import build_staged
 from worker.engines.causal.prompt import PromptReader
 from worker.engines.causal.voice import Voice, voice_of
 from worker.engines.device import DTYPES, choose_device, rules, stay_on, use_threads
@@ -41,7 +42,7 @@ LARGEST_SANE_CONTEXT = 10_000_000
 
 def load_encoder(spec: ModelSpec, place: Place) -> Engine:
     """An engine for embed, classify and rerank. Raises ConfigurationError."""
-    device = _prepare(spec, place)
+    device = _prepare(spec, place[0])
     weights = spec.weights()
     with _clear_errors(spec):
         tokenizer = _tokenizer(spec, weights)
@@ -49,7 +50,7 @@ def load_encoder(spec: ModelSpec, place: Place) -> Engine:
         classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
         family = AutoModelForSequenceClassification if classifies else AutoModel
         model = _ready(family.from_pretrained(weights.name, dtype=DTYPES[spec.dtype], **_origin(spec, weights)), device)
-        reader = Reader(tokenizer, _context(spec, model, tokenizer.model_max_length))
+        reader = Reader(tokenizer, context_of(spec, model, tokenizer.model_max_length))
         pad = tokenizer.pad_token_id or 0
         head: Head = Labels(model, reader, pad) if classifies else Vectors(model, reader, _pooling(spec, weights), pad)
     _check_tasks(spec, head)
@@ -57,31 +58,45 @@ def load_encoder(spec: ModelSpec, place: Place) -> Engine:
 
 
 def load_causal(spec: ModelSpec, place: Place) -> Engine:
-    """An engine for generate. Raises ConfigurationError."""
-    device = _prepare(spec, place)
+    """An engine for generate; on several devices, a process for each. Raises ConfigurationError."""
     weights = spec.weights()
+    if len(place) > 1:
+        with _clear_errors(spec):
+            quietly()
+            return build_staged(spec, place, _tokenizer(spec, weights))
+    device = _prepare(spec, place[0])
     with _clear_errors(spec):
         tokenizer = _tokenizer(spec, weights)
         model = _ready(_causal_model(spec, weights), device)
-        context = _context(spec, model, LARGEST_SANE_CONTEXT)
+        context = context_of(spec, model, LARGEST_SANE_CONTEXT)
         return build(spec, model, PromptReader(tokenizer, context), voice(model, tokenizer))
 
 
 def voice(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Voice:
     """How this model's tokens are told, and which of them end an answer."""
-    ends = model.generation_config.eos_token_id
-    if ends is None:
-        ends = tokenizer.eos_token_id
-    return voice_of(tokenizer, frozenset([ends] if isinstance(ends, int) else ends or []))
+    return voice_of(tokenizer, frozenset(ends_of(model) or _ends([tokenizer.eos_token_id])))
 
 
-def _prepare(spec: ModelSpec, place: Place) -> torch.device:
-    if len(place) > 1:
-        raise ConfigurationError(f"model {spec.alias!r}: its layers can't be spread over {', '.join(place)}")
+def ends_of(model: PreTrainedModel) -> list[int]:
+    """The tokens that end an answer, as far as the model itself says."""
+    told = model.generation_config.eos_token_id
+    return _ends(told if isinstance(told, list) else [told])
+
+
+def _ends(tokens: Sequence[int | None]) -> list[int]:
+    return [token for token in tokens if token is not None]
+
+
+def quietly() -> None:
+    """Let transformers speak only of trouble."""
     disable_progress_bar()
     set_verbosity_error()
+
+
+def _prepare(spec: ModelSpec, name: str) -> torch.device:
+    quietly()
     use_threads(spec.threads)
-    device = choose_device(spec, place[0])
+    device = choose_device(spec, name)
     stay_on(device)
     return device
 
@@ -124,7 +139,7 @@ def _ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     return model
 
 
-def _context(spec: ModelSpec, model: PreTrainedModel, tokenizer_says: int) -> int:
+def context_of(spec: ModelSpec, model: PreTrainedModel, tokenizer_says: int) -> int:
     """The most tokens of one text, as the catalogue says, or else the model and its tokenizer."""
     if spec.context is not None:
         return spec.context

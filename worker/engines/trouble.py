@@ -15,6 +15,10 @@ class Refused(Exception):
         self.error = JobError(code, message)
 
 
+class DeviceLost(Exception):
+    """A process that computes for this one is gone, or does not get on with its work."""
+
+
 def too_long(what: str, tokens: int, most: int) -> Refused:
     """``what`` has more ``tokens`` than the ``most`` that the model takes."""
     return Refused(f"{what} has {tokens} tokens; the model takes at most {most}", code="context_length_exceeded")
@@ -41,4 +45,4 @@ def out_of_memory(error: Exception) -> bool:
 
 def is_fatal(error: Exception) -> bool:
     """Whether the device is lost to this process, as after an assertion or an illegal access in a kernel."""
-    return isinstance(error, torch.AcceleratorError)
+    return isinstance(error, torch.AcceleratorError | DeviceLost)

@@ -32,28 +32,30 @@ class Fitting:
         self._spec = spec
         self._part = part
         model = part.model
-        self._cuda = model.device.type == "cuda"
+        self._cuda = part.device.type == "cuda"
         self._steady = not chooses_experts(model)
         self.shapes = prepare(part)
         self.compiled = self._cuda and self._steady and has_compiler() if spec.compile is None else spec.compile
         quicken(part, compiled=self.compiled)
         self.vocabulary: int = model.config.get_text_config().vocab_size
         self.longest_alike = longest_alike(model)
-        memory = cache_bytes(spec, model.device)
+        memory = cache_bytes(spec, part.device)
         kept = memory // _KEPT if goes_on and not self._cuda else 0
         self.memory = memory - kept
         self.bytes_per_token = sum(shape.bytes_per_token for shape in self.shapes)
-        self.attention = choose(model.device, model.dtype, spec.attention, keep_tokens=kept // self.bytes_per_token)
+        self.attention = choose(
+            part.device, part.dtype, spec.attention, keep_tokens=kept // max(1, self.bytes_per_token)
+        )
         self._sampler: Sampler | None = None
         if part.last:
-            self._sampler = Sampler(slots=spec.max_batch, vocabulary=self.vocabulary, device=model.device)
+            self._sampler = Sampler(slots=spec.max_batch, vocabulary=self.vocabulary, device=part.device)
 
     @torch.inference_mode()
     def try_largest_step(self, context: int) -> None:
         """Let the device's allocator take what the largest step needs, so that what is free after it is really free."""
         if not self._cuda:
             return
-        device, tokens = self._part.model.device, self._spec.tokens_per_step
+        device, tokens = self._part.device, self._spec.tokens_per_step
         positions = torch.arange(tokens, device=device) % context
         keep = torch.arange(min(self._spec.max_batch, tokens), device=device)
         with attending(unpaged()):
@@ -66,7 +68,7 @@ class Fitting:
 
     def stage(self, size: Size, context: int) -> Stage:
         """What runs its steps, warm, with a cache of this size."""
-        device = self._part.model.device
+        device = self._part.device
         return Stage(
             self._part,
             Cache(self.shapes, size, self.attention, device),
@@ -89,7 +91,7 @@ def quicken(part: Part, *, compiled: bool) -> None:
     if compiled:
         merge_projections(model)
         compile_layers(model)
-    elif model.device.type == "cpu":
+    elif part.device.type == "cpu":
         merge_projections(model)
         pack_linears(model)
         fuse_norms(model)

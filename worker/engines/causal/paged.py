@@ -154,7 +154,7 @@ def prepare(part: Part) -> list[LayerShape]:
     model.set_attn_implementation(NAME)
     recorder = _Recorder()
     with attending(recorder):
-        part(part.inputs(1), torch.zeros(1, dtype=torch.long, device=model.device))
+        part(part.inputs(1), torch.zeros(1, dtype=torch.long, device=part.device))
     if len(recorder.seen) != count:
         raise ConfigurationError(f"{kind} models can't be batched: their attention is their own, not transformers'")
     if any(

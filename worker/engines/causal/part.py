@@ -19,6 +19,9 @@ class Part:
         self.model = model
         self.first = first
         self.last = last
+        # A model is asked for these now: once its weights are packed it may not know.
+        self.device = model.device
+        self.dtype = model.dtype
 
     @property
     def width(self) -> int:
@@ -29,8 +32,8 @@ class Part:
     def inputs(self, tokens: int) -> torch.Tensor:
         """Something to run it on, to see what that takes."""
         if self.first:
-            return torch.zeros(tokens, dtype=torch.long, device=self.model.device)
-        return torch.zeros(tokens, self.width, dtype=self.model.dtype, device=self.model.device)
+            return torch.zeros(tokens, dtype=torch.long, device=self.device)
+        return torch.zeros(tokens, self.width, dtype=self.dtype, device=self.device)
 
     def __call__(self, given: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor | int = 0) -> torch.Tensor:
         """``given``: ids (tokens,) or (tokens, width). ``positions``: (tokens,).

@@ -33,8 +33,9 @@ class Sequence:
     """A prompt and what was drawn after it, as far as it is known.
 
     ``tokens`` are known. ``length`` counts them and those that a launched step draws; of these, ``computed`` are in
-    the cache. ``limit`` is the length it may come to. ``slot`` is its place in the batch while it runs. ``turn`` numbers
-    the last step that it was in. ``parent`` has the same prompt. Only those of one ``owner`` share what they have read.
+    the cache. ``limit`` is the length it may come to. ``slot`` is its place in the batch while it runs. ``turn`` is the
+    number of the last step that it was in. ``parent`` has the same prompt. Only those of one ``owner`` share what they
+    have read.
     """
 
     tokens: list[int]
@@ -92,7 +93,8 @@ class Scheduler:
     """Sequences that wait and run. ``slots`` run at once; a step computes up to ``budget`` tokens.
 
     Those that decode take turns in so many ``parts``: one that was in a step is in none of the next ``parts - 1``, as
-    long as there are others. The budget must be larger than the slots, for a prompt to advance while all the others decode.
+    long as there are others. The budget must be larger than the slots, for a prompt to advance while all the others
+    decode.
     """
 
     def __init__(self, blocks: Blocks, *, slots: int, budget: int, parts: int = 1) -> None:
@@ -156,17 +158,14 @@ class Scheduler:
         decoding = [each for each in self._running if each.decodes and not each.whole]
         reading = [each for each in self._running if not each.decodes]
         sent_back = self.preempted
-        budget = self._budget
-        for sequence in self._part_of(decoding) + reading:
-            budget -= self._row(sequence, budget, rows)
-        for row, _ in rows.values():
-            self._fill(row)
+        due = self._due(decoding)
+        rested = [each for each in due if each.turn <= self._turn - self._parts]
+        budget = self._continue(rested + reading, rows)
         if self.preempted == sent_back:
             self._admit(budget, rows, plan)
         if not rows:
             # What they need is on its way; the device that has to wait for it has nothing else to do.
-            for sequence in decoding:
-                self._row(sequence, budget, rows)
+            self._continue(due, rows)
         for row, copies in rows.values():
             plan.rows.append(row)
             plan.copies += copies
@@ -179,13 +178,23 @@ class Scheduler:
         """A token that a launched step has drawn."""
         sequence.tokens.append(token)
 
-    def _part_of(self, decoding: list[Sequence]) -> list[Sequence]:
-        """Those of them whose turn it is."""
+    def _due(self, decoding: list[Sequence]) -> list[Sequence]:
+        """Those of them whose turn it is, or comes next."""
         if self._parts == 1:
             return decoding
-        rested = [each for each in decoding if each.turn <= self._turn - self._parts]
-        rested.sort(key=lambda each: each.turn)
-        return rested[: -(-len(decoding) // self._parts)]
+        # Over as many turns as there are parts these shares come to all of them, and are as equal as can be.
+        count, turn = len(decoding), self._turn % self._parts
+        share = (turn + 1) * count // self._parts - turn * count // self._parts
+        return sorted(decoding, key=lambda each: each.turn)[: max(1, share)]
+
+    def _continue(self, running: list[Sequence], rows: dict[Sequence, tuple[Row, list[Copy]]]) -> int:
+        """Give these their tokens of this step, in order: what is left of its budget."""
+        budget = self._budget
+        for sequence in running:
+            budget -= self._row(sequence, budget, rows)
+        for row, _ in rows.values():
+            self._fill(row)
+        return budget
 
     def _row(self, sequence: Sequence, budget: int, rows: dict[Sequence, tuple[Row, list[Copy]]]) -> int:
         """Give a running sequence its tokens of this step, if need be at the cost of the youngest: how many."""

@@ -20,7 +20,8 @@ from worker.engines.causal.step import Step
 class Stage:
     """A part of a model, its cache, and a sampler where it is the last.
 
-    ``slots`` sequences are in it at once, none longer than ``context`` tokens. A step that only decodes is replayed from a graph, where there are any.
+    ``slots`` sequences are in it at once, none longer than ``context`` tokens. A step that only decodes is replayed
+    from a graph, where there are any.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Stage:
         self._part = part
         self._cache = cache
         self._sampler = sampler
-        self._device = part.model.device
+        self._device = part.device
         width = -(-context // cache.size.block_size)
         self._tables = Tables(slots=slots, width=width, device=self._device)
         self._last = torch.zeros(slots + 1, dtype=torch.long, device=self._device)

@@ -1,0 +1,118 @@
+"""Some layers of a model, loaded without the others."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from ktqueue.errors import ConfigurationError
+from ktqueue.models import ModelSpec
+from worker.engines.causal.part import Part
+from worker.engines.device import DTYPES
+from worker.engines.gguf_file import load_gguf
+
+
+class Cutter:
+    """Cuts parts of the model that a catalogue's entry names. Raises ConfigurationError for one of no known kind."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._weights = spec.weights()
+        self._dtype = DTYPES[spec.dtype]
+        self._whole: PreTrainedModel | None = None
+        if self._weights.gguf:
+            # The file is read in one pass: nothing is gained by leaving layers out.
+            self._whole = load_gguf(Path(self._weights.name) / self._weights.gguf, self._dtype)
+            self.config: PreTrainedConfig = self._whole.config
+        else:
+            self.config = AutoConfig.from_pretrained(self._weights.name, revision=self._weights.revision or "main")
+        if type(self.config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ConfigurationError(
+                f"model {spec.alias!r}: {self.config.model_type} models can't be spread over several devices"
+            )
+        self._class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)]
+        self.count: int = self.config.get_text_config().num_hidden_layers
+
+    def load(self, layers: range, device: torch.device) -> Part:
+        """These layers with their weights; also what comes before the first of all, and after the last."""
+        first, last = layers.start == 0, layers.stop == self.count
+        if self._whole is None:
+            model = self._cut_class(layers, first=first, last=last).from_pretrained(
+                self._weights.name, revision=self._weights.revision or "main", dtype=self._dtype
+            )
+        else:
+            model, self._whole = self._whole, None
+            _cut(model, layers, first=first, last=last)
+        return _part(model, layers, device, first=first, last=last)
+
+    def sketch(self, layers: range, device: torch.device, *, first: bool, last: bool) -> Part:
+        """The same with random weights, to see how long it takes; ``layers`` may be none."""
+        with torch.device("meta"):
+            config = copy.deepcopy(self.config)
+            model = self._cut_class(layers, first=first, last=last)._from_config(config, dtype=self._dtype)  # noqa: SLF001
+        model.to_empty(device=device)
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                torch.nn.init.normal_(tensor, std=0.02)
+        return _part(model, layers, device, first=first, last=last)
+
+    def kinds(self) -> list[int]:
+        """For each layer the number of the first that is like it."""
+        with torch.device("meta"):
+            model = self._class._from_config(copy.deepcopy(self.config), dtype=self._dtype)  # noqa: SLF001
+        seen: dict[Any, int] = {}
+        types = getattr(self.config.get_text_config(), "layer_types", None) or [None] * self.count
+        shapes = [
+            (type(layer), types[index], tuple((name, each.shape) for name, each in layer.named_parameters()))
+            for index, layer in enumerate(model.base_model.layers)
+        ]
+        return [seen.setdefault(shape, index) for index, shape in enumerate(shapes)]
+
+    def _cut_class(self, layers: range, *, first: bool, last: bool) -> Any:
+        """The model's class, of whose instances everything else is gone before weights are looked for."""
+        whole = self._class
+
+        def __init__(self: Any, config: Any, *rest: Any, **more: Any) -> None:  # noqa: N807
+            whole.__init__(self, config, *rest, **more)
+            _cut(self, layers, first=first, last=last)
+
+        return type(whole.__name__, (whole,), {"__init__": __init__, "__module__": whole.__module__})
+
+
+def _cut(model: Any, layers: range, *, first: bool, last: bool) -> None:
+    """Leave out what is not there, keeping the names of what is."""
+    base = model.base_model
+    if not all(hasattr(base, name) for name in ("layers", "norm", "embed_tokens")):
+        raise ConfigurationError(f"{model.config.model_type} models can't be spread over several devices")
+    for index in range(len(base.layers)):
+        if index not in layers:
+            base.layers[index] = torch.nn.Identity()
+    if not last:
+        base.norm = torch.nn.Identity()
+    # Tied weights have one name, and are looked for by both.
+    if not model.config.get_text_config().tie_word_embeddings:
+        _drop_ends(model, first=first, last=last)
+
+
+def _drop_ends(model: Any, *, first: bool, last: bool) -> None:
+    if not first:
+        model.base_model.embed_tokens = None
+    if not last:
+        model.lm_head = None
+
+
+def _part(model: Any, layers: range, device: torch.device, *, first: bool, last: bool) -> Part:
+    """To a model these layers are now all that there are."""
+    base, config = model.base_model, model.config.get_text_config()
+    _drop_ends(model, first=first, last=last)
+    base.layers = torch.nn.ModuleList([base.layers[index] for index in layers])
+    config.num_hidden_layers = len(layers)
+    if types := getattr(config, "layer_types", None):
+        config.layer_types = [types[index] for index in layers]
+    torch.nn.Module.to(model, device)
+    model.eval()
+    model.requires_grad_(requires_grad=False)
+    return Part(model, first=first, last=last)
