@@ -21,6 +21,7 @@ from ktqueue.usage import DAY_MS, DayOfUse, UsageQuery
 USAGE = "/api/v1/usage"
 CSV = "text/csv"
 EPOCH = date(1970, 1, 1)
+EARLIEST = (date.min - EPOCH).days
 DEFAULT_DAYS = 30
 MOST_ROWS = 20_000
 """A range that holds more is refused: it can be asked for in parts."""
@@ -59,7 +60,7 @@ class Usage:
         last = _day(given, "to")
         last = self._operating.now() // DAY_MS if last is None else last
         first = _day(given, "from")
-        first = last - DEFAULT_DAYS + 1 if first is None else first
+        first = max(EARLIEST, last - DEFAULT_DAYS + 1) if first is None else first
         if first > last:
             refuse("from", "must not be after 'to'")
         return UsageQuery(first, last, _tenant(given), single(given, "model"), limit=MOST_ROWS + 1)

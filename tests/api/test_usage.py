@@ -56,6 +56,7 @@ def test_usage_is_told_day_by_day(used: Api) -> None:
     }
     assert asked(used, f"?to={TODAY}")["data"] == [FIRST]
     assert asked(used, "?from=2025-06-16&to=2025-06-30")["data"] == [SECOND]
+    assert asked(used, "?to=0001-01-02")["from"] == "0001-01-01"
     assert asked(used, "?model=chat")["data"] == []
     assert asked(used, "?tenant=default&model=echo")["data"] == [FIRST, SECOND]
 
