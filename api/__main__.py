@@ -14,9 +14,12 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 from granian.log import LogLevels
+from prometheus_client import values
 
 from api.app import create_app, log_to_stderr
 from api.edge import Edge
@@ -25,6 +28,7 @@ from api.server import Server, stop_accepting
 from ktqueue import exposure
 from ktqueue.bootstrap import bootstrap
 from ktqueue.errors import ConfigurationError
+from ktqueue.ledgers import FOLDER, Role, own_folder, take
 from ktqueue.process import die_with_parent
 from ktqueue.settings import Settings
 from ktqueue.supervisor import listen
@@ -44,6 +48,12 @@ def main(settings: Settings, arguments: Sequence[str]) -> None:
     multiprocessing.set_start_method("fork")
     # What was imported up to here is the same in every worker: kept out of collections, it stays shared memory.
     gc.freeze()
+    counted = os.environ.get(FOLDER)
+    with nullcontext(Path(counted)) if counted else own_folder() as folder:
+        _serve(settings, arguments, listener, folder)
+
+
+def _serve(settings: Settings, arguments: Sequence[str], listener: socket.socket, counted: Path) -> None:
     # Without a successor to take them, connections are accepted to the end.
     leave = partial(stop_accepting, listener.fileno()) if arguments else _nothing
     Server(
@@ -51,15 +61,23 @@ def main(settings: Settings, arguments: Sequence[str]) -> None:
         workers=settings.api_workers,
         workers_kill_timeout=math.ceil(settings.grace_seconds),
         log_level=LogLevels.error,
-    ).serve(target_loader=partial(edge, settings, leave), wrap_loader=False)
+    ).serve(target_loader=partial(edge, settings, leave, counted), wrap_loader=False)
 
 
-def edge(settings: Settings, stop_accepting: Callable[[], None]) -> Edge:
-    """What each worker process of the server calls, once it has been forked."""
+def edge(settings: Settings, stop_accepting: Callable[[], None], counted: Path) -> Edge:
+    """What each worker process of the server calls, once it has been forked. It counts in the folder ``counted``."""
     die_with_parent(settings.grace_seconds)
     # To see what a process is doing that does not answer: `kill -USR1` prints where each of its threads is.
     faulthandler.register(signal.SIGUSR1)
-    return Edge(create_app(bootstrap(settings)), settings, stop_accepting)
+    ledger = take(counted, Role("api"))
+    # The class of every number that is made from now on.
+    values.ValueClass = values.MultiProcessValue(lambda: ledger.number)
+
+    def leave() -> None:
+        stop_accepting()
+        ledger.close()
+
+    return Edge(create_app(bootstrap(settings), counted), settings, leave)
 
 
 def _nothing() -> None:

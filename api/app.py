@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from flask import Flask
 
@@ -14,9 +15,11 @@ from api.deliveries import Deliveries
 from api.docs import Docs
 from api.events import JobEvents
 from api.health import HealthResource
+from api.http_metrics import HttpMetrics
 from api.jobs import Jobs
 from api.keys import Keys
 from api.lanes import Lanes
+from api.metrics import Metrics
 from api.operations import OPERATIONS
 from api.services import ApiServices
 from api.tenants import Tenants
@@ -28,12 +31,13 @@ from api.workers import Workers
 from ktqueue.settings import Settings
 
 
-def create_app(services: ApiServices) -> Flask:
-    """The application, on use cases that are already wired."""
+def create_app(services: ApiServices, counted: Path | None = None) -> Flask:
+    """The application, on use cases that are already wired. ``counted`` is the folder that processes count in."""
     app = Flask("api", static_folder=None)
     app.response_class = Answer
     # A path is taken as it was sent: no redirects to one that looks alike.
     app.url_map.merge_slashes = False
+    HttpMetrics().register(app)
     errors.register(app)
     waits = Waits(services.settings.max_waits)
     Jobs(services, waits).register(app)
@@ -47,6 +51,7 @@ def create_app(services: ApiServices) -> Flask:
     Workers(services).register(app)
     Usage(services).register(app)
     HealthResource(services).register(app)
+    Metrics(services, counted).register(app)
     Docs(services).register(app)
     Keys(services).register(app)
     Tenants(services).register(app)

@@ -26,6 +26,7 @@ from ktqueue.bodies import JobBody
 from ktqueue.job import JobState
 from ktqueue.tenant import Scope
 
+PLAIN = "text/plain"
 EVENT_STREAM = "text/event-stream"
 TIME = {"type": "string", "format": "date-time"}
 WAIT = parameter(
@@ -225,6 +226,16 @@ OPERATIONS = [
         {200: Reply("Yes.", Readiness)},
         (503,),
         scope=None,
+    ),
+    Operation(
+        "get",
+        "/metrics",
+        "metrics",
+        "health",
+        "Everything that is counted here, for Prometheus; as OpenMetrics if that is what is accepted",
+        {200: Reply("All of it.", str, media=PLAIN)},
+        (422,),
+        scope=Scope.LANES_READ,
     ),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from ktqueue.instance import ELSEWHERE, Instance
 from ktqueue.job import Job, JobState
 from ktqueue.lanes.base import Lanes
 from ktqueue.presence.base import Presence, Slot
-from ktqueue.store.base import Queued, Store
+from ktqueue.store.base import LaneCensus, Queued, Store
 from ktqueue.usage import DayOfUse, UsageQuery
 
 GROUP = 500
@@ -87,6 +88,18 @@ class Operating:
         for (model, _), each in told.items():
             found.setdefault(model, []).append(each)
         return found
+
+    def census(self) -> tuple[Sequence[LaneCensus], int]:
+        """Every lane with at least one job queued or running, and when that was, Unix ms."""
+        return self._store.census(), self._store.now()
+
+    def depths(self, models: Sequence[str]) -> Mapping[str, int]:
+        """How many jobs each of these lanes holds, whose turn can come. Raises LanesUnavailable."""
+        return {model: view.depth for model, view in self._lanes.views(models).items()}
+
+    def living(self) -> Mapping[str, int]:
+        """How many slots of each model live. Raises LanesUnavailable; asks nobody but Redis."""
+        return Counter(each.slot.model for each in self._presence.slots())
 
     def now(self) -> int:
         """The store's clock, Unix ms."""

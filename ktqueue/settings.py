@@ -35,7 +35,7 @@ class Settings(BaseModel):
         default=Path("~/.ktqueue"),
         description="Folder for the embedded database, the embedded Redis's files and its socket.",
     )
-    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    host: str = Field(default="127.0.0.1", description="Address the API listens on; and that of KTQ_METRICS_PORT.")
     require_keys: Annotated[str, Field(pattern="^(auto|true|false)$")] = Field(
         default="auto",
         description="Whether the API asks for keys. `auto`: wherever others can reach it, on loopback once there is a "
@@ -106,6 +106,11 @@ class Settings(BaseModel):
     webhook_in_flight: Count = Field(default=256, description="Requests at once to all receivers of webhooks together.")
     webhook_disable_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
         default=5, description="An endpoint that has failed for so long without a success is disabled."
+    )
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        default=0,
+        description="Port on which `ktqueue worker`, `light` and `deliver` serve their own /metrics, without keys; 0: "
+        "none. `ktqueue up` needs none, for its API tells of all its processes.",
     )
     failpoints: str = Field(
         default="", description="A folder in which tests name the places where a process shall be killed."

@@ -9,10 +9,11 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from ktqueue import ledgers
 from ktqueue.embedded import answers, server_command, socket_path
 from ktqueue.errors import ConfigurationError
 from ktqueue.models import Catalogue, load_catalogue
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 def up(settings: Settings) -> int:
     """Serve everything in the foreground until told to stop; the exit status. Raises ConfigurationError."""
     _log_plainly(settings)
+    if settings.metrics_port:
+        raise ConfigurationError("KTQ_METRICS_PORT: not for `ktqueue up`, whose API tells everything at /metrics")
     catalogue = load_catalogue(settings.models)
     check_models(catalogue, list(catalogue))
     listener = listen(settings.host, settings.port)
@@ -38,6 +41,9 @@ def up(settings: Settings) -> int:
             settings = settings.model_copy(update={"redis_url": f"unix://{socket_path(settings.home)}"})
         migrate(settings)
         check_exposure(settings)
+        counted = settings.home / "metrics"
+        ledgers.empty(counted)
+        os.environ[ledgers.FOLDER] = str(counted)
         programs = [*([_redis(settings)] if own_redis else []), *_roles(settings, list(catalogue), listener)]
         return Supervisor(programs, grace_s=settings.grace_seconds).run(
             lambda: print(_banner(settings, catalogue), flush=True)
@@ -54,10 +60,28 @@ def worker(settings: Settings, models: Sequence[str]) -> int:
     catalogue = load_catalogue(settings.models)
     chosen = list(models) or list(catalogue)
     check_models(catalogue, chosen)
-    programs = [_lane(settings, model) for model in chosen]
-    return Supervisor(programs, grace_s=settings.grace_seconds).run(
-        lambda: logger.info("serving %s", ", ".join(chosen))
-    )
+    said = ", ".join(chosen)
+    return _counted(settings, lambda: [_lane(settings, model) for model in chosen], said)
+
+
+def counted_role(settings: Settings, role: str) -> int:
+    """Serve ``light`` or ``deliver``, and what it counts, until told to stop; the exit status."""
+    _log_plainly(settings)
+    return _counted(settings, lambda: [_worker(role, settings, role)], role)
+
+
+def _counted(settings: Settings, programs: Callable[[], list[Program]], said: str) -> int:
+    """Run programs; and one that tells what they count, if there is a port for it."""
+
+    def run(more: Sequence[Program]) -> int:
+        return Supervisor([*programs(), *more], grace_s=settings.grace_seconds).run(
+            lambda: logger.info("serving %s", said)
+        )
+
+    if not settings.metrics_port:
+        return run([])
+    with ledgers.own_folder():
+        return run([Program("metrics", _python("api.metrics_server"), _environment(settings))])
 
 
 def check_models(catalogue: Catalogue, models: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from ktqueue import __version__
 from ktqueue.delivery import Deliveries, Dispatch
 from ktqueue.errors import StoreUnavailable
 from ktqueue.webhook import Answer
+from worker.meter import DeliveryMeter, Unmetered
 
 LOOK_S = 0.01
 """While requests are under way nobody hears a bell, so what has become due is looked for this often."""
@@ -46,7 +47,7 @@ class Signer(Protocol):
 class Courier:
     """Delivers. ``stopping`` is asked between steps, and ``grace_s`` bounds what follows.
 
-    ``in_flight``: most requests at once. Make it, and use it, in one thread.
+    ``in_flight``: most requests at once. ``meter`` is told what came of them. Make it, and use it, in one thread.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Courier:
         timeout_s: float,
         grace_s: float,
         stopping: Callable[[], bool],
+        meter: DeliveryMeter = Unmetered(),  # noqa: B008 - it has no state
         unix_time: Callable[[], float] = time.time,  # noqa: TID251 - a receiver compares it with its own clock
     ) -> None:
         self._deliveries = deliveries
@@ -68,6 +70,7 @@ class Courier:
         self._timeout_s = timeout_s
         self._grace_s = grace_s
         self._stopping = stopping
+        self._meter = meter
         self._unix_time = unix_time
         # One loop for all drains: connections to receivers outlive them.
         self._loop = asyncio.new_event_loop()
@@ -159,6 +162,7 @@ class Courier:
             logger.debug("%d answers wait for the database: %s", len(self._done), error)
             await asyncio.sleep(PAUSE_S)
         else:
+            self._meter.answered([answer for _, answer in self._done])
             self._done.clear()
 
     async def _abandon(self) -> None:

@@ -10,6 +10,7 @@ from ktqueue.errors import Unavailable
 from ktqueue.liveness import identity
 from ktqueue.settings import Settings
 from worker.courier import Courier
+from worker.metrics import DeliveryMetrics
 from worker.sender import Sender
 from worker.slot import LEAVING_S
 
@@ -35,6 +36,7 @@ class Post:
             timeout_s=settings.webhook_timeout_seconds,
             grace_s=max(0.0, settings.grace_seconds - LEAVING_S),
             stopping=stopping,
+            meter=DeliveryMetrics(),
         )
 
     def drain(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
@@ -19,7 +19,9 @@ from ktqueue.events.base import Event, EventId
 from ktqueue.execution import Execution, Settled
 from ktqueue.job import Job, JobError
 from worker.engines.base import Cut, Declined, Delta, Engine, Failed, Finished, Output, Progress, Request
-from worker.shares import Shares
+from worker.meter import LaneMeter, Unmetered
+from worker.shares import Share, Shares
+from worker.tempo import Tempo
 
 PAUSE_S = 0.2
 """Between tries while a part we depend on does not answer and there is nothing else to do."""
@@ -32,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 
 Ending: TypeAlias = Finished | Failed | Declined | Cut
-Ended: TypeAlias = tuple[Job, Ending, float]
-"""A job that is to be settled, how it ended, and its share of the device in seconds."""
+Ended: TypeAlias = tuple[Job, Ending, Share]
+"""A job that is to be settled, how it ended, and what it had of the steps."""
 
 
 class EngineBroken(Exception):
@@ -43,7 +45,7 @@ class EngineBroken(Exception):
 class Runner:
     """Drains one lane through one engine. ``stopping`` is asked between steps; ``grace_s`` bounds what follows.
 
-    Each step is run under ``watchdog``.
+    Each step is run under ``watchdog``, and ``meter`` is told of it.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Runner:
         grace_s: float,
         stopping: Callable[[], bool],
         watchdog: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - it has no state
+        meter: LaneMeter = Unmetered(),  # noqa: B008 - nor has this
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -68,12 +71,14 @@ class Runner:
         self._grace_s = grace_s
         self._stopping = stopping
         self._watchdog = watchdog
+        self._meter = meter
         self._clock = clock
         self._sleep = sleep
         self._held: dict[str, Job] = {}
         self._progress: dict[str, float] = {}
         self._ended: list[Ended] = []
         self._shares = Shares()
+        self._tempo = Tempo()
         self._join_at = 0.0
         self._renew_at = 0.0
         self._mark = ""
@@ -92,6 +97,7 @@ class Runner:
         self._progress.clear()
         self._ended.clear()
         self._shares.clear()
+        self._tempo.clear()
         self._execution.answer(self._model)
         self.tell_room()
         _, self._mark = self._execution.cancels(self._model, self._mark)
@@ -141,10 +147,12 @@ class Runner:
             self._join_at = self._clock() + PAUSE_S
             return 0
         # We may have lost the lease of one that we hold, and here it is again. The older attempt is void.
-        self._drop([job.id for job in jobs])
+        ids = [job.id for job in jobs]
+        self._drop(ids)
+        self._shares.join(ids, self._clock())
+        self._meter.claimed(jobs)
         for job in jobs:
             self._held[job.id] = job
-            self._shares.join(job.id)
             self._engine.submit(Request(job.id, job.task, job.input, job.params, job.tenant))
         return len(jobs)
 
@@ -184,22 +192,33 @@ class Runner:
         except Exception as error:
             self._abandon()
             raise EngineBroken(f"{type(error).__name__}: {error}") from error
-        took = self._clock() - began
+        now = self._clock()
+        took = now - began
         self._shares.step(took)
+        self._meter.stepped(took, len(self._held))
         # The slowest of late: one that was slow once is forgotten by and by.
         self._step_s = max(took, 0.9 * self._step_s)
         events = [event for output in outputs if (event := self._event(output)) is not None]
         self._progress |= {event.job_id: event.data["progress"] for event in events}
         self._execution.publish(events)
+        self._tell_tempo({output.id for output in outputs if isinstance(output, Delta)}, now)
         endings = [output for output in outputs if isinstance(output, Finished | Failed | Declined)]
         if any(isinstance(output, Declined) for output in endings):
             # It is in its lane again at once, and would come back as quickly.
             self._join_at = self._clock() + PAUSE_S
         self._ended += [
-            (self._held.pop(output.id), output, self._shares.leave(output.id))
-            for output in endings
-            if output.id in self._held
+            (self._held.pop(output.id), output, self._leave(output.id)) for output in endings if output.id in self._held
         ]
+
+    def _tell_tempo(self, ids: Collection[str], now: float) -> None:
+        if ids:
+            jobs = [(self._held[job_id], self._shares.joined(job_id)) for job_id in ids if job_id in self._held]
+            self._meter.spoke(self._tempo.spoke(jobs, now))
+
+    def _leave(self, job_id: str) -> Share:
+        """A job is no longer in the batch: what it had of its steps."""
+        self._tempo.forget(job_id)
+        return self._shares.leave(job_id, self._clock())
 
     def _cut_overdue(self) -> None:
         """Who is past its deadline leaves, with what there is of its result."""
@@ -210,7 +229,7 @@ class Runner:
             return
         for job in overdue:
             del self._held[job.id]
-            self._ended.append((job, self._engine.cut(job.id), self._shares.leave(job.id)))
+            self._ended.append((job, self._engine.cut(job.id), self._leave(job.id)))
 
     def _event(self, output: Output) -> Event | None:
         job = self._held.get(output.id)
@@ -239,8 +258,9 @@ class Runner:
             self._ended.clear()
 
     def _commit(self, ended: Sequence[Ended]) -> None:
+        settled = [self._verdict(*one) for one in ended]
         try:
-            self._execution.settle([self._verdict(*one) for one in ended])
+            ours = self._execution.settle(settled)
         except StoreUnavailable:
             raise
         except Exception as error:
@@ -249,14 +269,18 @@ class Runner:
                 for one in ended:
                     self._commit([one])
                 return
-            job, ending, device_s = ended[0]
+            job, ending, share = ended[0]
             if isinstance(ending, Failed):
                 raise
             logger.exception("the result of %s can't be stored", job.id)
             fault = JobError("engine_error", f"the result can't be stored: {type(error).__name__}")
-            self._commit([(job, Failed(job.id, fault), device_s)])
+            self._commit([(job, Failed(job.id, fault), share)])
+        else:
+            shares = (share for _, _, share in ended)
+            self._meter.settled([each for each in zip(settled, shares, strict=True) if each[0][0].id in ours])
 
-    def _verdict(self, job: Job, ending: Ending, device_s: float) -> Settled:
+    def _verdict(self, job: Job, ending: Ending, share: Share) -> Settled:
+        device_s = share.device_s
         if isinstance(ending, Failed):
             return self._execution.failure(job, ending.error, device_s)
         if isinstance(ending, Declined):
@@ -298,7 +322,7 @@ class Runner:
     def _drop(self, ids: Sequence[str]) -> None:
         for job_id in ids:
             if self._held.pop(job_id, None) is not None:
-                self._shares.leave(job_id)
+                self._leave(job_id)
                 self._engine.cancel(job_id)
 
     def _abandon(self) -> None:
@@ -317,4 +341,5 @@ class Runner:
             self._engine.cancel(job.id)
         self._held.clear()
         self._execution.give_back(jobs)
+        self._meter.gave_back(len(jobs))
         logger.info("gave back %d jobs that did not fit the grace", len(jobs))

@@ -17,7 +17,9 @@ from ktqueue.settings import Settings
 from worker.engines import registry
 from worker.engines.base import Engine, Relay
 from worker.herald import Herald
+from worker.metrics import LaneMetrics
 from worker.places import Seat
+from worker.pulse import Pulse
 from worker.runner import EngineBroken, Runner
 from worker.watchdog import Watchdog
 
@@ -57,6 +59,8 @@ class Slot:
         self._number = seat.number
         self._room = engine.room()
         self._since = int(time.time() * 1000)  # noqa: TID251 - for people
+        metrics = LaneMetrics(model)
+        self._pulse = Pulse(engine.vitals, lambda: registry.device_use(spec, seat.place), metrics)
         self._runner = Runner(
             services.execution,
             engine,
@@ -66,11 +70,13 @@ class Slot:
             grace_s=max(0.0, settings.grace_seconds - LEAVING_S),
             stopping=stopping,
             watchdog=Watchdog(settings.step_seconds),
+            meter=metrics,
         )
         self._runner.tell_room()
         Herald(services.presence, self._as_it_is, every_s=settings.heartbeat_seconds).start()
 
     def _as_it_is(self) -> presence.Slot:
+        self._pulse.look()
         return presence.Slot(
             self._name,
             self._model,

@@ -10,8 +10,11 @@ from celery import Celery
 from ktqueue.bootstrap import bootstrap
 from ktqueue.celery_settings import DELIVER, DRAIN, SWEEP
 from ktqueue.errors import Unavailable
+from ktqueue.ledgers import Role
 from ktqueue.settings import Settings
 from worker.app import StopFlag, in_each_child
+from worker.bookkeeping import keep_books
+from worker.metrics import RepairMetrics
 from worker.places import Places
 from worker.post import Post
 from worker.slot import Slot
@@ -25,6 +28,7 @@ def serve_lane(app: Celery, settings: Settings, model: str, places: Places) -> N
     # Loaded before the first bell; a load that failed is tried again with the next.
     seat = cache(places.take)
     slot = cache(lambda: Slot(settings, model, seat(), stop))
+    keep_books(Role("lane", model))
 
     def leave() -> None:
         if slot.cache_info().currsize:
@@ -39,13 +43,15 @@ def serve_lane(app: Celery, settings: Settings, model: str, places: Places) -> N
 
 def serve_light(app: Celery, settings: Settings) -> None:
     """Make this app's child the light worker: what is quick, and no model's business."""
-    swept = cache(lambda: bootstrap(settings).sweep)
+    swept = cache(lambda: (bootstrap(settings).sweep, RepairMetrics()))
+    keep_books(Role("light"))
     in_each_child(swept, StopFlag(), settings)
 
     @app.task(name=SWEEP)
-    def sweep() -> None:
+    def repair() -> None:
+        sweep, metrics = swept()
         try:
-            swept()()
+            metrics.repaired(sweep())
         except Unavailable as error:
             logger.warning("the sweep goes on in a second: %s", error)
 
@@ -54,6 +60,7 @@ def serve_deliveries(app: Celery, settings: Settings) -> None:
     """Make this app's child the one who tells webhooks what is in the outbox."""
     stop = StopFlag()
     post = cache(lambda: Post(settings, stop))
+    keep_books(Role("deliver"))
     in_each_child(post, stop, settings)
 
     @app.task(name=DELIVER)

@@ -55,14 +55,14 @@ def api(app: App) -> None:
 @click.pass_obj
 def light(app: App) -> None:
     """Run the light worker: the sweep, and whatever needs no model."""
-    _become(app, "worker", "light")
+    _counted(app, "light")
 
 
 @click.command()
 @click.pass_obj
 def deliver(app: App) -> None:
     """Run the sender: it tells webhooks what they asked to be told."""
-    _become(app, "worker", "deliver")
+    _counted(app, "deliver")
 
 
 @click.command()
@@ -84,6 +84,16 @@ def migrate(app: App, as_json: bool) -> None:
     upgrade(settings.sql_url)
     dialect = settings.sql_url.partition(":")[0].partition("+")[0]
     click.echo(compact({"database": dialect, "revision": "head"}) if as_json else f"{dialect} is up to date")
+
+
+def _counted(app: App, role: str) -> None:
+    """Be this role; with someone beside it who tells what it counts, if there is a port for that."""
+    from ktqueue.supervisor import counted_role
+
+    settings = app.settings()
+    if settings.metrics_port:
+        sys.exit(counted_role(settings, role))
+    _become(app, "worker", role)
 
 
 def _become(app: App, *module: str) -> None:

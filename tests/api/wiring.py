@@ -78,9 +78,10 @@ class Api:
         self.keys = Keys(self.registry)
         who = access(self) if access else OpenAccess()
         intake, operating = self.scene.intake, self.scene.operating
-        self.app = create_app(
-            Services(chosen, who, self.keys, self.scene.quotas, CATALOGUE, intake, operating, following, webhooks)
+        self.services = Services(
+            chosen, who, self.keys, self.scene.quotas, CATALOGUE, intake, operating, following, webhooks
         )
+        self.app = create_app(self.services)
         self.client = self.app.test_client()
 
     def _ring(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from ktqueue.job import Job, JobState
 from tests.support.scene import MODEL, Scene
 from tests.support.toy import ToyEngine
+from worker.meter import LaneMeter, Unmetered
 from worker.runner import Runner
 
 STEP_S = 0.01
@@ -31,7 +32,12 @@ def toy(scene: Scene, capacity: int = 4, at: Mapping[int, Callable[[], object]] 
     return ToyEngine(capacity, at=at, each_step=lambda: scene.clock.sleep(STEP_S))
 
 
-def runner(scene: Scene, engine: ToyEngine, stop: Callable[[], bool] = lambda: False) -> Runner:
+def runner(
+    scene: Scene,
+    engine: ToyEngine,
+    stop: Callable[[], bool] = lambda: False,
+    meter: LaneMeter = Unmetered(),  # noqa: B008 - it has no state
+) -> Runner:
     return Runner(
         scene.execution,
         engine,
@@ -42,6 +48,7 @@ def runner(scene: Scene, engine: ToyEngine, stop: Callable[[], bool] = lambda: F
         stopping=stop,
         clock=scene.clock.monotonic,
         sleep=scene.clock.sleep,
+        meter=meter,
     )
 
 

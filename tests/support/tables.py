@@ -1,4 +1,4 @@
-"""The tables of docs/configuration.md, made from what they describe."""
+"""The tables of docs/configuration.md and docs/metrics.md, made from what they describe."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 from pydantic import BaseModel
 
+from api.exposition import Machine, Shared
+from api.http_metrics import HttpMetrics
+from api.queue_metrics import QueueMetrics
+from ktqueue.ledgers import Role, take
 from ktqueue.models import ModelSpec
 from ktqueue.settings import PREFIX, Settings
 from ktqueue.upstreams import Patience, Upstream
+from tests.support.scene import MODEL, Scene
+from worker.metrics import DeliveryMetrics, LaneMetrics, RepairMetrics
 
 HOME = Path.home()
 CODE = Path(__file__).resolve().parents[2]
@@ -56,6 +65,44 @@ def entries_table(model: type[BaseModel], names: list[str]) -> str:
         if name != "alias"
     ]
     return table(("entry", "values", "default", "what it says"), rows)
+
+
+def metrics_table(folder: Path) -> str:
+    """One row a metric: name, kind, labels, who counts it, meaning. ``folder`` is empty."""
+    take(folder, Role("api"))
+    rows = [
+        (f"`{name}`", metric.type, ", ".join(f"`{label}`" for label in labels), who, metric.documentation)
+        for who, collectors in metric_families(folder).items()
+        for metric, labels in collectors
+        for name in [f"{metric.name}_total" if metric.type == "counter" else metric.name]
+    ]
+    return table(("metric", "kind", "labels", "told by", "what it says"), rows)
+
+
+def metric_families(folder: Path) -> dict[str, list[tuple[Metric, tuple[str, ...]]]]:
+    """Every family with its labels, by who tells it."""
+    counted = {name: CollectorRegistry() for name in ("lane", "light", "deliver", "api")}
+    LaneMetrics(MODEL, counted["lane"])
+    RepairMetrics(counted["light"])
+    DeliveryMetrics(counted["deliver"])
+    HttpMetrics(counted["api"])
+    asked: list[tuple[str, Collector]] = [
+        ("api, of the database and Redis", QueueMetrics(Scene().operating, [MODEL])),
+        ("whoever serves /metrics", Machine()),
+        ("whoever serves /metrics", Shared(folder)),
+    ]
+    told = {
+        who: [(metric, labels_of(registry._names_to_collectors[metric.name])) for metric in registry.collect()]
+        for who, registry in counted.items()
+    }
+    for who, collector in asked:
+        told.setdefault(who, []).extend((metric, labels_of(metric)) for metric in collector.collect())
+    return told
+
+
+def labels_of(family: object) -> tuple[str, ...]:
+    """The labels of a family, which may have no sample yet."""
+    return tuple(getattr(family, "_labelnames", ()))
 
 
 def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

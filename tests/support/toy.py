@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ktqueue.job import JobError, JsonObject, Usage
 from ktqueue.room import Room
-from worker.engines.base import Cut, Declined, Delta, Failed, Finished, Output, Request
+from worker.engines.base import Cut, Declined, Delta, Failed, Finished, Output, Request, Vitals
 
 ERRORS = {
     "permanent": JobError("bad_input", "this can never run", retryable=False),
@@ -59,6 +59,10 @@ class ToyEngine:
     def room(self) -> Room:
         """As many requests as it was told."""
         return Room(self._capacity)
+
+    def vitals(self) -> Vitals:
+        """A token a step."""
+        return Vitals(generated_tokens=self.steps)
 
     def submit(self, request: Request) -> None:
         """Take a request in."""

@@ -11,7 +11,7 @@ from ktqueue.job import JobState, Usage
 from ktqueue.usage import Bill, Use, together
 from tests.support.draining import STEP_S, job_of, runner, toy
 from tests.support.scene import Scene
-from worker.shares import Shares
+from worker.shares import Share, Shares
 
 EVENTS = st.lists(st.tuples(st.sampled_from(["join", "leave", "step"]), st.integers(0, 5)), max_size=60)
 ENDS = st.tuples(
@@ -20,18 +20,37 @@ ENDS = st.tuples(
 
 
 @given(EVENTS)
-def test_shares_are_what_dividing_each_step_among_those_in_it_comes_to(events: list[tuple[str, int]]) -> None:
-    shares, inside = Shares(), dict[str, float]()
-    for what, number in events:
+def test_shares_are_what_looking_at_each_step_comes_to(events: list[tuple[str, int]]) -> None:
+    shares, inside = Shares(), dict[str, tuple[float, list[int], float]]()
+    for now, (what, number) in enumerate(events):
         name = str(number)
         if what == "step":
             shares.step(number)
-            inside = {job: used + number / len(inside) for job, used in inside.items()}
+            many = len(inside)
+            inside = {job: (used + number / many, [*sizes, many], at) for job, (used, sizes, at) in inside.items()}
         elif what == "join":
-            inside[name] = 0.0
-            shares.join(name)
+            inside[name] = 0.0, [], float(now)
+            shares.join([name], float(now))
+            assert shares.joined(name) == now
         else:
-            assert math.isclose(shares.leave(name), inside.pop(name, 0.0), abs_tol=1e-9)
+            used, sizes, at = inside.pop(name, (0.0, [], float(now)))
+            share = shares.leave(name, float(now))
+            assert math.isclose(share.device_s, used, abs_tol=1e-9)
+            assert (share.steps, share.seconds) == (len(sizes), now - at)
+            assert (share.smallest, share.largest) == (min(sizes, default=0), max(sizes, default=0))
+            assert math.isclose(share.mean, sum(sizes) / max(1, len(sizes)))
+
+
+def test_those_that_join_and_leave_together_had_the_same() -> None:
+    shares = Shares()
+    shares.join(["a", "b"], 1.0)
+    shares.join(["c"], 1.0)
+    shares.step(3.0)
+
+    assert [shares.leave(each, 2.0) for each in "abc"] == [Share(1.0, 1.0, 1, 3, 3.0, 3)] * 3
+    shares.join(["a"], 5.0)
+    shares.clear()
+    assert shares.leave("a", 6.0) == Share()
 
 
 def test_a_drain_bills_each_job_its_share_of_each_step() -> None:

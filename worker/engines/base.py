@@ -91,6 +91,22 @@ class Cut:
 Output: TypeAlias = Delta | Progress | Finished | Failed | Declined
 
 
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What an engine has done since it was made, and what of its cache is in use.
+
+    Tokens: of prompts, generated, and added to make rows equally long. ``preemptions`` counts requests that had to give
+    up their place in the cache. One with a cache has ``blocks``, of which some are ``blocks_used``.
+    """
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    padding_tokens: int = 0
+    preemptions: int = 0
+    blocks: int = 0
+    blocks_used: int = 0
+
+
 class Engine(Protocol):
     """Every submitted request gets exactly one Finished, Failed or Declined from a later ``step``, unless cancelled."""
 
@@ -99,6 +115,9 @@ class Engine(Protocol):
 
     def room(self) -> Room:
         """How much it holds when nothing is in it."""
+
+    def vitals(self) -> Vitals:
+        """How it does. May be asked from another thread."""
 
     def submit(self, request: Request) -> None:
         """Take a request in. One that can never run is answered with Failed by the next step."""

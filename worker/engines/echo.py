@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from ktqueue.job import JobError
 from ktqueue.room import Room
-from worker.engines.base import Cut, Failed, Finished, Output, Request
+from worker.engines.base import Cut, Failed, Finished, Output, Request, Vitals
 
 LONGEST_REST_S = 0.005
 """A step waits at most so long for the next delay to end: whoever drains us wants to look around, and not to spin."""
@@ -68,6 +68,10 @@ class EchoEngine:
     def room(self) -> Room:
         """As many requests as may run together."""
         return Room(self._max_batch)
+
+    def vitals(self) -> Vitals:
+        """It has no tokens."""
+        return Vitals()
 
     def submit(self, request: Request) -> None:
         """Take a request in; its delay begins now."""

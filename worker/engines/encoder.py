@@ -11,7 +11,7 @@ import torch
 from ktqueue.batching import Rules, next_batch
 from ktqueue.job import Usage
 from ktqueue.room import Room
-from worker.engines.base import Cut, Failed, Finished, Output, Progress, Request
+from worker.engines.base import Cut, Failed, Finished, Output, Progress, Request, Vitals
 from worker.engines.heads import Head
 from worker.engines.texts import Item
 from worker.engines.trouble import Refused, blame, is_fatal, not_finite
@@ -44,6 +44,7 @@ class EncoderEngine:
         self._waiting: dict[_Key, Item] = {}
         self._suspects: dict[str, None] = {}
         self._ended: list[Output] = []
+        self._vitals = Vitals()
 
     def capacity(self) -> int:
         """How many more requests it would take now."""
@@ -52,6 +53,10 @@ class EncoderEngine:
     def room(self) -> Room:
         """As many requests as may run together."""
         return Room(self._max_batch)
+
+    def vitals(self) -> Vitals:
+        """The tokens it has read."""
+        return self._vitals
 
     def submit(self, request: Request) -> None:
         """Take a request in. One that can't be read, or has a text over the context, fails in the next step."""
@@ -100,12 +105,20 @@ class EncoderEngine:
                 raise
             self._accuse(sharing, error)
             return
+        self._count([len(self._waiting[key].ids) for key in batch])
         for (job_id, index), row in zip(batch, rows, strict=True):
             del self._waiting[job_id, index]
             sharing[job_id].rows[index] = row
         for member in sharing.values():
             member.largest_batch = max(member.largest_batch, len(sharing))
             self._advance(member)
+
+    def _count(self, lengths: list[int]) -> None:
+        tokens, padded = sum(lengths), max(lengths) * len(lengths)
+        self._vitals = Vitals(
+            prompt_tokens=self._vitals.prompt_tokens + tokens,
+            padding_tokens=self._vitals.padding_tokens + padded - tokens,
+        )
 
     def _accuse(self, sharing: dict[str, _Member], error: Exception) -> None:
         """A batch failed. One request alone is to blame for it; several are run again, one by one."""

@@ -10,6 +10,7 @@ from ktqueue.leases.base import Leases
 from ktqueue.leases.memory import MemoryLeases
 from ktqueue.models import EngineName, ModelSpec, Place
 from worker.engines.base import Engine
+from worker.engines.device_use import DeviceUse, look
 from worker.engines.echo import EchoEngine
 
 
@@ -33,6 +34,15 @@ def device_of(spec: ModelSpec, place: Place) -> str:
     from worker.engines.device import described  # noqa: PLC0415 - the engine has imported torch
 
     return ", ".join(described(spec, name) for name in place)
+
+
+def device_use(spec: ModelSpec, place: Place) -> list[DeviceUse]:
+    """How much of each GPU of ``place`` is in use; none of them is the machine itself. Raises ConfigurationError."""
+    if spec.engine == "echo":
+        return []
+    from worker.engines.device import choose_device  # noqa: PLC0415 - as above
+
+    return [use for name in place if (use := look(choose_device(spec, name))) is not None]
 
 
 def _echo(spec: ModelSpec, _place: Place) -> Engine:

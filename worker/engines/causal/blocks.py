@@ -59,6 +59,8 @@ class Blocks:
 
     def __init__(self, count: int, size: int) -> None:
         self.size = size
+        self.count = count - 1
+        """How many there are to hand out."""
         self._numbers = itertools.count(_FIRST)
         self._free = list(range(count - 1, NOBODYS, -1))
         self._unused: OrderedDict[int, None] = OrderedDict()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ktqueue.job import JobError
 from ktqueue.room import Room
-from worker.engines.base import Cut, Failed, Output, Request
+from worker.engines.base import Cut, Failed, Output, Request, Vitals
 from worker.engines.causal.answer import Answer, Chances
 from worker.engines.causal.executor import Executor
 from worker.engines.causal.flight import Flight, Landed
@@ -67,6 +67,8 @@ class CausalEngine:
         self._answers: dict[str, Answer] = {}
         self._flights: deque[tuple[Plan, Flight]] = deque()
         self._ended: list[Output] = []
+        self._read = 0
+        self._drawn = 0
 
     def capacity(self) -> int:
         """How many more requests it would take now."""
@@ -75,6 +77,17 @@ class CausalEngine:
     def room(self) -> Room:
         """How many it takes at once, and how many tokens of all of them."""
         return self._room
+
+    def vitals(self) -> Vitals:
+        """The tokens that came in and went out, and the blocks of its cache; its rows need no padding."""
+        blocks = self._scheduler.blocks
+        return Vitals(
+            prompt_tokens=self._read,
+            generated_tokens=self._drawn,
+            preemptions=self._scheduler.preempted,
+            blocks=blocks.count,
+            blocks_used=blocks.count - blocks.available,
+        )
 
     def submit(self, request: Request) -> None:
         """Take a request in. One that can't be read, or could never fit, fails in the next step.
@@ -89,6 +102,7 @@ class CausalEngine:
         except Refused as refused:
             self._ended.append(Failed(request.id, refused.error))
             return
+        self._read += len(prompt)
         most = min(sampling.max_tokens, self._prompts.room(len(prompt)))
         seed = self._draw_seed() if sampling.seed is None else sampling.seed
         self._answers[request.id] = Answer(request.id, len(prompt), sampling, most, self._voice)
@@ -160,6 +174,7 @@ class CausalEngine:
                 self._take(member, token, landed.chances(index), sharing)
 
     def _take(self, member: Member, token: int, chances: Chances | None, sharing: int) -> None:
+        self._drawn += 1
         self._scheduler.know(member, token)
         outputs, over = self._answers[member.job_id].take(member.choice, token, chances, sharing)
         self._ended += outputs

@@ -112,6 +112,11 @@ class Scheduler:
         self.preempted = 0
 
     @property
+    def blocks(self) -> Blocks:
+        """What sequences are given of the cache."""
+        return self._blocks
+
+    @property
     def running(self) -> list[Sequence]:
         """Those that run, oldest first."""
         return self._running

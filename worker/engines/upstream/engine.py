@@ -10,7 +10,7 @@ from threading import Lock
 from ktqueue.instance import Instance as Told
 from ktqueue.job import Task
 from ktqueue.room import Room
-from worker.engines.base import Cut, Declined, Failed, Output, Request
+from worker.engines.base import Cut, Declined, Failed, Finished, Output, Request, Vitals
 from worker.engines.upstream.answer import Answer, embeddings
 from worker.engines.upstream.crew import Crew, News
 from worker.engines.upstream.desk import Desk, Member
@@ -33,6 +33,7 @@ class UpstreamEngine:
         self._lock = lock
         self._news: queue.SimpleQueue[tuple[Member, News] | BaseException] = queue.SimpleQueue()
         self._members: dict[str, tuple[Member, Answer | None]] = {}
+        self._vitals = Vitals()
         self._crew = hire(lambda member, news: self._news.put((member, news)), self._news.put)
         self._crew.start()
 
@@ -45,6 +46,10 @@ class UpstreamEngine:
         """All that its instances hold."""
         rooms = tuple(each.room for each in self._desk.instances)
         return Room(sum(room.jobs for room in rooms), parts=rooms)
+
+    def vitals(self) -> Vitals:
+        """The tokens of what was answered, as its instances count them."""
+        return self._vitals
 
     def submit(self, request: Request) -> None:
         """Take a request in. An id that is in the engine already is forgotten first: the newer one counts."""
@@ -65,7 +70,9 @@ class UpstreamEngine:
                 return outputs
             if isinstance(news, BaseException):
                 raise news
-            outputs += self._outputs(*news)
+            new = self._outputs(*news)
+            self._count(new)
+            outputs += new
             wait = wait and not outputs
 
     def cancel(self, job_id: str) -> None:
@@ -92,6 +99,15 @@ class UpstreamEngine:
     def close(self) -> None:
         """Leave what is under way, and let others have the instances."""
         self._crew.close()
+
+    def _count(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            if isinstance(output, Finished) and output.usage is not None:
+                before, usage = self._vitals, output.usage
+                self._vitals = Vitals(
+                    prompt_tokens=before.prompt_tokens + usage.prompt_tokens,
+                    generated_tokens=before.generated_tokens + usage.completion_tokens,
+                )
 
     def _outputs(self, member: Member, news: News) -> list[Output]:
         """What to tell of a request, unless it was forgotten meanwhile."""
