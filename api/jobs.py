@@ -1,4 +1,4 @@
-"""/api/v1/jobs: submit, look, list, attempts, cancel, retry, delete."""
+"""/api/v1/jobs: submit, look, list, attempts, receipt, cancel, retry, delete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from api.submission import Submissions
 from api.waits import Waits
 from ktqueue.errors import Unavailable
 from ktqueue.job import Job
-from ktqueue.representation import JOBS, attempt_body, job_body, path_of
+from ktqueue.representation import JOBS, attempt_body, job_body, path_of, receipt_body
 
 TURN_S = 2.0
 """A wait asks this often whether its client is still there."""
@@ -45,6 +45,7 @@ class Jobs:
         app.add_url_rule(f"{JOBS}/<job_id>", "delete_job", self.delete, methods=["DELETE"])
         app.add_url_rule(f"{JOBS}/<job_id>/cancel", "cancel_job", self.cancel, methods=["POST"])
         app.add_url_rule(f"{JOBS}/<job_id>/attempts", "list_attempts", self.attempts, methods=["GET"])
+        app.add_url_rule(f"{JOBS}/<job_id>/receipt", "job_receipt", self.receipt, methods=["GET"])
         app.add_url_rule(f"{JOBS}/<job_id>/retry", "retry_job", self.retry, methods=["POST"])
 
     def submit(self) -> Answer:
@@ -96,6 +97,11 @@ class Jobs:
         attempts = self._intake.attempts(checked_job(job_id), tenant())
         body: AttemptList = {"object": "list", "data": [attempt_body(attempt) for attempt in attempts]}
         return answer(body)
+
+    def receipt(self, job_id: str) -> Answer:
+        """How long a job waited and ran in each attempt, and what it had of the steps."""
+        parameters(request)
+        return answer(receipt_body(self._intake.receipt(checked_job(job_id), tenant())))
 
     def retry(self, job_id: str) -> Answer:
         """A new job like the failed one."""

@@ -22,7 +22,7 @@ from api.schemas import (
 )
 from api.usage_operations import USAGE_OPERATION
 from api.webhook_operations import WEBHOOK_OPERATIONS
-from ktqueue.bodies import JobBody
+from ktqueue.bodies import JobBody, ReceiptBody
 from ktqueue.job import JobState
 from ktqueue.tenant import Scope
 
@@ -179,6 +179,17 @@ OPERATIONS = [
         "jobs",
         "Who ran it, when, and how that ended",
         {200: Reply("The attempts, the oldest first.", AttemptList)},
+        problems=(404, 422, 503),
+        parameters=[JOB_ID],
+        scope=Scope.JOBS_READ,
+    ),
+    Operation(
+        "get",
+        "/api/v1/jobs/{job_id}/receipt",
+        "jobReceipt",
+        "jobs",
+        "How long it waited and ran, and what it had of the engine's steps, attempt by attempt",
+        {200: Reply("Its receipt until now.", ReceiptBody)},
         problems=(404, 422, 503),
         parameters=[JOB_ID],
         scope=Scope.JOBS_READ,

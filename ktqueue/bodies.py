@@ -32,11 +32,13 @@ class UsageBody(TypedDict):
 
 
 class TimingBody(TypedDict):
-    """How long it waited and ran, and the most jobs that shared one step with it."""
+    """How long it waited and ran, and the most jobs that shared one step with it; its receipt tells more."""
 
     queued_ms: int | None
     run_ms: int | None
     largest_batch: int | None
+    steps: Annotated[int | None, Field(description="Steps of the engine that it was in, in the attempt that ended it.")]
+    mean_batch: Annotated[float | None, Field(description="Jobs that were in the engine in those, on average.")]
 
 
 class JobLinks(TypedDict):
@@ -46,6 +48,7 @@ class JobLinks(TypedDict):
     cancel: str
     events: str
     attempts: str
+    receipt: str
     deliveries: str
     result: NotRequired[Annotated[str, Field(description="Only in a webhook whose result was too large for it.")]]
 
@@ -99,3 +102,41 @@ class AttemptBody(TypedDict):
     ended_at: Time | None
     outcome: Literal["running", "succeeded", "failed", "cancelled", "expired", "crashed", "lease_lost", "given_back"]
     error: ErrorBody | None
+
+
+class BatchBody(TypedDict):
+    """How many jobs were in the engine in the steps of an attempt, this one included."""
+
+    smallest: int
+    mean: float
+    largest: int
+
+
+class ReceiptAttempt(TypedDict):
+    """One attempt on a receipt."""
+
+    claim: Annotated[int, Field(ge=1, description="Numbers all claims of the job.")]
+    outcome: Literal["running", "succeeded", "failed", "cancelled", "expired", "crashed", "lease_lost", "given_back"]
+    worker: str
+    started_at: Time
+    queued_ms: Annotated[int, Field(ge=0, description="Since the attempt before, or since the job was submitted.")]
+    run_ms: Annotated[int, Field(ge=0, description="Until now, if it runs.")]
+    device_seconds: Annotated[
+        float | None, Field(description="Its share of the steps; null where nobody could tell, as of a process killed.")
+    ]
+    steps: Annotated[int | None, Field(description="How many steps it was in; null as above.")]
+    batch: Annotated[BatchBody | None, Field(description="Null as above, and where there was no step.")]
+
+
+class ReceiptBody(TypedDict):
+    """What a job took, attempt by attempt, until now."""
+
+    id: Annotated[str, Field(pattern="^job_[0-9a-f]{32}$")]
+    object: Literal["receipt"]
+    model: str
+    state: State
+    queued_ms: Annotated[int, Field(ge=0, description="All that it waited.")]
+    run_ms: Annotated[int, Field(ge=0, description="All that it ran.")]
+    device_seconds: Annotated[float, Field(ge=0, description="Of all attempts, as far as is known; `usage` is billed.")]
+    usage: UsageBody | None
+    attempts: list[ReceiptAttempt]

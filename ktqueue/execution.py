@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from ktqueue.blame import blame
 from ktqueue.controls.watched import WatchedControls
@@ -14,7 +15,7 @@ from ktqueue.cost import true_cost
 from ktqueue.errors import LanesUnavailable
 from ktqueue.events.base import Event, EventId, Events
 from ktqueue.history import requeued_event, terminal_event
-from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, JsonObject, Usage, Verdict, fence_of
+from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, JsonObject, Ride, Usage, Verdict, fence_of
 from ktqueue.lanes.base import Ended, Lanes
 from ktqueue.retry import Backoff, retry_at
 from ktqueue.room import Room
@@ -24,6 +25,9 @@ from ktqueue.turns import entry_of
 logger = logging.getLogger(__name__)
 
 Settled = tuple[Job, Verdict]
+Had = tuple[float, Ride | None]
+"""Of the steps of an attempt: a job's share in seconds, and what they were."""
+NOTHING: Mapping[str, Had] = MappingProxyType({})
 
 LEASE_STEPS = 3
 """A lease outlasts so many steps as slow as the slowest of late; or it would run out on a worker that is well."""
@@ -102,7 +106,14 @@ class Execution:
         self.publish([Event(job.id, EventId(job.claims, 0), "state", {"state": "running"}) for job in jobs])
 
     def success(
-        self, job: Job, result: JsonObject, usage: Usage | None, largest_batch: int, device_s: float = 0.0
+        self,
+        job: Job,
+        result: JsonObject,
+        usage: Usage | None,
+        largest_batch: int,
+        *,
+        device_s: float = 0.0,
+        ride: Ride | None = None,
     ) -> Settled:
         """The verdict on a job whose engine gave a result; ``device_s`` is its share of the attempt's steps."""
         return job, Verdict(
@@ -112,13 +123,14 @@ class Execution:
             usage=usage,
             largest_batch=largest_batch,
             device_s=device_s,
+            ride=ride,
         )
 
-    def failure(self, job: Job, error: JobError, device_s: float = 0.0) -> Settled:
+    def failure(self, job: Job, error: JobError, device_s: float = 0.0, ride: Ride | None = None) -> Settled:
         """The verdict on a job whose attempt failed: again later, or for good."""
         again = retry_at(job, error, now=self._store.now(), backoff=self._backoff, jitter=self._jitter())
         state = JobState.FAILED if again is None else JobState.QUEUED
-        return job, Verdict(fence_of(job), state, error=error, run_at=again, device_s=device_s)
+        return job, Verdict(fence_of(job), state, error=error, run_at=again, device_s=device_s, ride=ride)
 
     def overdue(self, jobs: Iterable[Job]) -> list[Job]:
         """Those that are past their deadline. Raises StoreUnavailable."""
@@ -129,7 +141,14 @@ class Execution:
         return [job for job, deadline_at in deadlines if deadline_at <= now]
 
     def expiry(
-        self, job: Job, result: JsonObject | None, usage: Usage | None, largest_batch: int | None, device_s: float
+        self,
+        job: Job,
+        result: JsonObject | None,
+        usage: Usage | None,
+        largest_batch: int | None,
+        *,
+        device_s: float,
+        ride: Ride | None = None,
     ) -> Settled:
         """The verdict on a job whose deadline came before its end, with what there is of its result."""
         return job, Verdict(
@@ -139,6 +158,7 @@ class Execution:
             usage=usage,
             largest_batch=largest_batch,
             device_s=device_s,
+            ride=ride,
         )
 
     def returned(self, job: Job) -> Settled:
@@ -159,16 +179,21 @@ class Execution:
         self._line_up([job for job, verdict in ours if verdict.back_in_lane], now)
         return changed
 
-    def give_back(self, jobs: Sequence[Job]) -> None:
-        """Put running jobs back in their lanes, the attempt not charged. Raises StoreUnavailable."""
-        self.settle([self.returned(job) for job in jobs])
+    def give_back(self, jobs: Sequence[Job], had: Mapping[str, Had] = NOTHING) -> None:
+        """Put running jobs back in their lanes, the attempt not charged. Raises StoreUnavailable.
 
-    def crash(self, jobs: Sequence[Job]) -> None:
-        """Decide about all jobs that were in an engine when it broke. Raises StoreUnavailable."""
+        ``had`` is by job id what they had of their steps.
+        """
+        self._requeue(jobs, had, [self.returned(job)[1] for job in jobs])
+
+    def crash(self, jobs: Sequence[Job], had: Mapping[str, Had] = NOTHING) -> None:
+        """Decide about all jobs that were in an engine when it broke; ``had`` as above. Raises StoreUnavailable."""
         now = self._store.now()
-        verdicts = blame(jobs, ENGINE_CRASHED, now=now, backoff=self._backoff, jitter=self._jitter())
+        self._requeue(jobs, had, blame(jobs, ENGINE_CRASHED, now=now, backoff=self._backoff, jitter=self._jitter()))
+
+    def _requeue(self, jobs: Sequence[Job], had: Mapping[str, Had], verdicts: Sequence[Verdict]) -> None:
         by_id = {job.id: job for job in jobs}
-        self.settle([(by_id[verdict.fence.job_id], verdict) for verdict in verdicts])
+        self.settle([(by_id[verdict.fence.job_id], _with(verdict, had)) for verdict in verdicts])
 
     def _line_up(self, jobs: Sequence[Job], now: int) -> None:
         if not jobs:
@@ -220,6 +245,14 @@ class Execution:
                 self._lanes.count_finished(model, group)
         except LanesUnavailable as error:
             logger.debug("finished jobs are not counted: %s", error)
+
+
+def _with(verdict: Verdict, had: Mapping[str, Had]) -> Verdict:
+    """Told of an attempt that is not the last. One whose engine broke is not billed to whoever was in it."""
+    if verdict.state.terminal or verdict.fence.job_id not in had:
+        return verdict
+    device_s, ride = had[verdict.fence.job_id]
+    return replace(verdict, device_s=device_s, ride=ride)
 
 
 def _ended(job: Job, verdict: Verdict, now: int) -> Ended:

@@ -28,6 +28,7 @@ from ktqueue.lanes.base import Lanes, LaneView
 from ktqueue.ownership import owned
 from ktqueue.quotas import Quotas
 from ktqueue.rank import DEFAULT_PRIORITY, rank
+from ktqueue.receipt import Receipt, receipt_of
 from ktqueue.room import Room
 from ktqueue.store.base import IdempotencyKey, JobQuery, Kept, LaneCensus, Store
 from ktqueue.tenant import DEFAULT_TENANT, Caller
@@ -155,9 +156,16 @@ class Intake:
 
     def attempts(self, job_id: str, tenant: str = DEFAULT_TENANT) -> list[Attempt]:
         """Every attempt at a job, oldest first; the last may be under way. Raises NotFound."""
-        # In this order an attempt that ends in between is told at least once.
+        return self._attempts(self.get(job_id, tenant))
+
+    def receipt(self, job_id: str, tenant: str = DEFAULT_TENANT) -> Receipt:
+        """What a job had until now, attempt by attempt. Raises NotFound."""
         job = self.get(job_id, tenant)
-        ended = self._store.attempts(job_id)
+        return receipt_of(job, self._attempts(job), self._store.now())
+
+    def _attempts(self, job: Job) -> list[Attempt]:
+        """Asked after the job: an attempt that ends in between is told at least once."""
+        ended = self._store.attempts(job.id)
         last = last_attempt(job)
         return ended if last is None or any(kept.claim == last.claim for kept in ended) else [*ended, last]
 

@@ -86,6 +86,19 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Ride:
+    """The steps that a job was in, in one attempt: how many, and how many jobs they had, itself included.
+
+    ``mean`` is over the steps, of which there was at least one.
+    """
+
+    steps: int
+    smallest: int
+    mean: float
+    largest: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One request for inference.
 
@@ -93,7 +106,7 @@ class Job:
     all of them and orders the job's events; ``token`` names the claim that holds it now. ``crashes`` counts the
     processes that died with it in a row, and ``company`` is set once it is suspected of being why: the most that may
     share an engine with it, itself included.
-    ``device_s`` is its share of the steps that the attempt took which ended it, in seconds.
+    ``device_s`` is its share of the steps that the attempt took which ended it, in seconds, and ``ride`` are those.
     ``size`` is the bytes of input and params, as JSON; ``cost`` an estimate of its tokens; ``webhook_…`` are the parts
     of `webhook`.
     """
@@ -132,6 +145,7 @@ class Job:
     webhook_events: int = 0
     tenant: str = DEFAULT_TENANT
     cost: int = 1
+    ride: Ride | None = None
 
     @property
     def webhook(self) -> Webhook | None:
@@ -167,7 +181,8 @@ class Attempt:
     """One claim of a job: who ran it, when, and how that ended.
 
     ``claim`` numbers all claims of a job from 1; ``attempt`` those that are charged to it, so one that is not
-    ``charged`` has the number of the next.
+    ``charged`` has the number of the next. ``device_s`` is the job's share of its steps, in seconds, and ``ride`` are
+    those; None where the process died before it could tell, or the job was cancelled meanwhile.
     """
 
     claim: int
@@ -178,6 +193,8 @@ class Attempt:
     ended_at: int | None
     outcome: Outcome
     error: JobError | None = None
+    device_s: float | None = None
+    ride: Ride | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +213,10 @@ class Fence:
 class Verdict:
     """What is to become of one running job.
 
-    ``state`` is SUCCEEDED (with ``result``), FAILED (with ``error``) or EXPIRED (with what there is of a ``result``);
-    all with ``device_s``, the job's share of the attempt's steps. Or it is QUEUED: to be tried again at ``run_at``,
-    with ``charged=False`` when the attempt is given back because it was no fault of the job's, and with ``crashes``
-    and ``company`` as the job shall have them.
+    ``state`` is SUCCEEDED (with ``result``), FAILED (with ``error``) or EXPIRED (with what there is of a ``result``).
+    Or it is QUEUED: to be tried again at ``run_at``, with ``charged=False`` when the attempt is given back because it
+    was no fault of the job's, and with ``crashes`` and ``company`` as the job shall have them. ``device_s`` is the
+    job's share of the attempt's steps in seconds, and ``ride`` are those; None where nobody knows.
     """
 
     fence: Fence
@@ -208,7 +225,8 @@ class Verdict:
     error: JobError | None = None
     usage: Usage | None = None
     largest_batch: int | None = None
-    device_s: float = 0.0
+    device_s: float | None = None
+    ride: Ride | None = None
     run_at: int | None = None
     charged: bool = True
     company: int | None = None
@@ -246,6 +264,8 @@ def last_attempt(job: Job) -> Attempt | None:
         ended_at=job.finished_at,
         outcome=outcome_of(job.state, job.error),
         error=job.error,
+        device_s=job.device_s,
+        ride=job.ride,
     )
 
 

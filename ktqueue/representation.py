@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from ktqueue.bodies import AttemptBody, ErrorBody, JobBody, TimingBody, UsageBody, WebhookBody
-from ktqueue.job import Attempt, Job, JobError, Place
+from ktqueue.bodies import (
+    AttemptBody,
+    BatchBody,
+    ErrorBody,
+    JobBody,
+    ReceiptAttempt,
+    ReceiptBody,
+    TimingBody,
+    UsageBody,
+    WebhookBody,
+)
+from ktqueue.job import Attempt, Job, JobError, Place, Ride
+from ktqueue.receipt import Leg, Receipt
 from ktqueue.times import rfc3339
 from ktqueue.webhook import Webhook, titles_of
 
@@ -50,6 +61,7 @@ def job_body(job: Job, place: Place = UNKNOWN, progress: float | None = None) ->
             "cancel": f"{path}/cancel",
             "events": f"{path}/events",
             "attempts": f"{path}/attempts",
+            "receipt": f"{path}/receipt",
             "deliveries": f"{path}/deliveries",
         },
     }
@@ -67,6 +79,41 @@ def attempt_body(attempt: Attempt) -> AttemptBody:
         "outcome": attempt.outcome.value,
         "error": _error(attempt.error),
     }
+
+
+def receipt_body(receipt: Receipt) -> ReceiptBody:
+    """The JSON of a receipt."""
+    job = receipt.job
+    return {
+        "id": job.id,
+        "object": "receipt",
+        "model": job.model,
+        "state": job.state,
+        "queued_ms": receipt.queued_ms,
+        "run_ms": receipt.run_ms,
+        "device_seconds": round(receipt.device_s, 6),
+        "usage": _usage(job),
+        "attempts": [_leg(leg) for leg in receipt.legs],
+    }
+
+
+def _leg(leg: Leg) -> ReceiptAttempt:
+    attempt = leg.attempt
+    return {
+        "claim": attempt.claim,
+        "outcome": attempt.outcome.value,
+        "worker": attempt.worker,
+        "started_at": rfc3339(attempt.started_at),
+        "queued_ms": leg.queued_ms,
+        "run_ms": leg.run_ms,
+        "device_seconds": None if attempt.device_s is None else round(attempt.device_s, 6),
+        "steps": None if attempt.ride is None else attempt.ride.steps,
+        "batch": _batch(attempt.ride),
+    }
+
+
+def _batch(ride: Ride | None) -> BatchBody | None:
+    return None if ride is None else {"smallest": ride.smallest, "mean": ride.mean, "largest": ride.largest}
 
 
 def _time(instant: int | None) -> str | None:
@@ -100,4 +147,6 @@ def _timing(job: Job) -> TimingBody:
         "queued_ms": None if started is None else started - job.created_at,
         "run_ms": None if started is None or job.finished_at is None else job.finished_at - started,
         "largest_batch": job.largest_batch,
+        "steps": None if job.ride is None else job.ride.steps,
+        "mean_batch": None if job.ride is None else job.ride.mean,
     }

@@ -67,4 +67,5 @@ def _as_it_was(job: Job, delivery: Delivery) -> Job:
         usage=None,
         largest_batch=None,
         device_s=None,
+        ride=None,
     )

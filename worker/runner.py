@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from ktqueue.errors import StoreUnavailable, Unavailable
 from ktqueue.events.base import Event, EventId
-from ktqueue.execution import Execution, Settled
+from ktqueue.execution import Execution, Had, Settled
 from ktqueue.job import Job, JobError
 from worker.engines.base import Cut, Declined, Delta, Engine, Failed, Finished, Output, Progress, Request
 from worker.meter import LaneMeter, Unmetered
@@ -280,14 +280,18 @@ class Runner:
             self._meter.settled([each for each in zip(settled, shares, strict=True) if each[0][0].id in ours])
 
     def _verdict(self, job: Job, ending: Ending, share: Share) -> Settled:
-        device_s = share.device_s
+        device_s, _, ride = share
         if isinstance(ending, Failed):
-            return self._execution.failure(job, ending.error, device_s)
+            return self._execution.failure(job, ending.error, device_s, ride)
         if isinstance(ending, Declined):
             return self._execution.returned(job)
         if isinstance(ending, Cut):
-            return self._execution.expiry(job, ending.result, ending.usage, ending.largest_batch, device_s)
-        return self._execution.success(job, ending.result, ending.usage, ending.largest_batch, device_s)
+            return self._execution.expiry(
+                job, ending.result, ending.usage, ending.largest_batch, device_s=device_s, ride=ride
+            )
+        return self._execution.success(
+            job, ending.result, ending.usage, ending.largest_batch, device_s=device_s, ride=ride
+        )
 
     def _renew(self, token: str) -> None:
         jobs = [*self._held.values(), *(job for job, _, _ in self._ended)]
@@ -328,10 +332,11 @@ class Runner:
     def _abandon(self) -> None:
         """The engine is broken. What can't be written now is brought back when this process is seen to be gone."""
         jobs = list(self._held.values())
+        had = self._had(jobs)
         self._held.clear()
         self._settle()
         try:
-            self._execution.crash(jobs)
+            self._execution.crash(jobs, had)
         except StoreUnavailable as error:
             logger.warning("%d jobs of a broken engine are not given back: %s", len(jobs), error)
 
@@ -340,6 +345,11 @@ class Runner:
         for job in jobs:
             self._engine.cancel(job.id)
         self._held.clear()
-        self._execution.give_back(jobs)
+        self._execution.give_back(jobs, self._had(jobs))
         self._meter.gave_back(len(jobs))
         logger.info("gave back %d jobs that did not fit the grace", len(jobs))
+
+    def _had(self, jobs: Sequence[Job]) -> dict[str, Had]:
+        """What jobs that leave had of their steps."""
+        shares = {job.id: self._leave(job.id) for job in jobs}
+        return {job_id: (share.device_s, share.ride) for job_id, share in shares.items()}

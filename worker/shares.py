@@ -7,21 +7,19 @@ from collections.abc import Iterable
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
+from ktqueue.job import Ride
+
 
 class Share(NamedTuple):
     """What one job had of one attempt.
 
     ``device_s`` is its part of the steps, each shared equally by the jobs that were in the engine while it ran; and it
-    was in there for ``seconds``. Of ``steps``, the ``smallest``, the ``mean`` and the ``largest`` number of jobs,
-    itself included; 0 where there was no step.
+    was in there for ``seconds``. ``ride`` is None where there was no step.
     """
 
     device_s: float = 0.0
     seconds: float = 0.0
-    steps: int = 0
-    smallest: int = 0
-    mean: float = 0.0
-    largest: int = 0
+    ride: Ride | None = None
 
 
 class _Mark(NamedTuple):
@@ -102,14 +100,13 @@ class Shares:
         steps = self._steps - mark.steps
         if not steps:
             return Share(seconds=now - mark.at)
-        return Share(
-            device_s=self._each_s - mark.each_s,
-            seconds=now - mark.at,
+        ride = Ride(
             steps=steps,
             smallest=_peak(self._smallest, mark.steps),
-            mean=(self._jobs - mark.jobs) / steps,
+            mean=round((self._jobs - mark.jobs) / steps, 3),
             largest=_peak(self._largest, mark.steps),
         )
+        return Share(self._each_s - mark.each_s, now - mark.at, ride)
 
 
 def _peak(peaks: _Peaks, first: int) -> int:

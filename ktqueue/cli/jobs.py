@@ -15,9 +15,10 @@ from ktqueue.cli.show import counted, duration, emit, facts, outcome_of, table
 from ktqueue.job import JobState
 
 if TYPE_CHECKING:
-    from ktqueue.client import Client, Job
+    from ktqueue.client import Client, Job, ReceiptAttempt
 
 IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
+RECEIPT = ("claim", "outcome", "waited", "ran", "device s", "steps", "jobs in a step", "worker")
 TIMEOUT = click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to wait; left out: for ever.")
 
 
@@ -34,6 +35,37 @@ def get(session: Session, ids: Sequence[str]) -> None:
                 continue
             click.echo("\n" if number else "", nl=False)
             facts(job)
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@session
+def receipt(session: Session, job_id: str) -> None:
+    """Show what a job took, attempt by attempt: its wait, its run, and its share of the model's steps."""
+    with session.client() as client:
+        told = client.receipt(job_id)
+    if session.as_json:
+        emit(told)
+        return
+    table(RECEIPT, map(_leg, told.attempts))
+    click.echo(
+        f"{told.state}: waited {duration(told.queued_ms)}, ran {duration(told.run_ms)},"
+        f" {told.device_seconds:.3f} s of the device"
+    )
+
+
+def _leg(leg: ReceiptAttempt) -> tuple[object, ...]:
+    batch, device_s = leg.batch, leg.device_seconds
+    return (
+        leg.claim,
+        leg.outcome,
+        duration(leg.queued_ms),
+        duration(leg.run_ms),
+        None if device_s is None else f"{device_s:.3f}",
+        leg.steps,
+        None if batch is None else f"{batch.smallest} to {batch.largest}, {batch.mean:.1f} on average",
+        leg.worker,
+    )
 
 
 @click.command()
@@ -98,4 +130,4 @@ def cancel(session: Session, ids: Sequence[str]) -> None:
                 click.echo(outcome_of(job))
 
 
-COMMANDS = (get, wait, list_jobs, cancel)
+COMMANDS = (get, receipt, wait, list_jobs, cancel)

@@ -19,7 +19,19 @@ from ktqueue.client.paging import GROUP, items
 from ktqueue.client.patience import Patience, Rounds
 from ktqueue.client.sending import Sender
 from ktqueue.client.sse import EventParser
-from ktqueue.client.values import Event, Job, JobOptions, JobSpec, Lane, Model, Submitted, job_body, key_of, rfc3339
+from ktqueue.client.values import (
+    Event,
+    Job,
+    JobOptions,
+    JobSpec,
+    Lane,
+    Model,
+    Receipt,
+    Submitted,
+    job_body,
+    key_of,
+    rfc3339,
+)
 from ktqueue.client.webhooks import WebhookOperations
 from ktqueue.client.wire import Io, Lines, Reply, Request
 from ktqueue.job import JobState, JsonObject
@@ -105,6 +117,10 @@ class Operations:
     async def get(self, job: Job | str) -> Job:
         """The job as it is now. Raises NotFound."""
         return (await self._sender.call(Request("GET", _path(job)))).value(Job)
+
+    async def receipt(self, job: Job | str) -> Receipt:
+        """What it took until now, attempt by attempt. Raises NotFound."""
+        return (await self._sender.call(Request("GET", f"{_path(job)}/receipt"))).value(Receipt)
 
     def list(
         self,

@@ -15,7 +15,7 @@ from ktqueue.client.http import SyncIo, base_url, headers_of, trusts_proxies
 from ktqueue.client.operations import Operations
 from ktqueue.client.sync_operator import SyncOperator
 from ktqueue.client.sync_webhooks import SyncWebhooks
-from ktqueue.client.values import Event, Job, JobOptions, JobSpec, Lane, Model, Submitted
+from ktqueue.client.values import Event, Job, JobOptions, JobSpec, Lane, Model, Receipt, Submitted
 from ktqueue.client.wire import iterate, run
 from ktqueue.job import JsonObject
 
@@ -73,6 +73,10 @@ class Client:
     def get(self, job: Job | str) -> Job:
         """The job as it is now. Raises NotFound."""
         return run(self._operations.get(job))
+
+    def receipt(self, job: Job | str) -> Receipt:
+        """What it took until now, attempt by attempt. Raises NotFound."""
+        return run(self._operations.receipt(job))
 
     def list(
         self,

@@ -71,11 +71,16 @@ class Usage(Value):
 
 
 class Timing(Value):
-    """Milliseconds in the queue and in the model, and how many jobs shared the model's largest step."""
+    """Milliseconds in the queue and in the model, and how many jobs shared the model's largest step.
+
+    Of the ``steps`` it was in, ``mean_batch`` is how many jobs were in the model on average.
+    """
 
     queued_ms: float | None = None
     run_ms: float | None = None
     largest_batch: int | None = None
+    steps: int | None = None
+    mean_batch: float | None = None
 
 
 class Webhook(Value):
@@ -120,6 +125,41 @@ class Job(Value):
         """The text that was generated, if the job has ended and its result is a text."""
         text = (self.result or {}).get("text")
         return text if isinstance(text, str) else None
+
+
+class Batch(Value):
+    """How many jobs were in the model in the steps of an attempt, the job itself included."""
+
+    smallest: int
+    mean: float
+    largest: int
+
+
+class ReceiptAttempt(Value):
+    """One attempt: how long the job had waited for it, and what it had of the model's steps (None: not known)."""
+
+    claim: int
+    outcome: str
+    worker: str
+    started_at: datetime
+    queued_ms: float
+    run_ms: float
+    device_seconds: float | None = None
+    steps: int | None = None
+    batch: Batch | None = None
+
+
+class Receipt(Value):
+    """What a job took until now, in all and in each attempt; ``usage`` is what is billed of it."""
+
+    id: str
+    model: str
+    state: JobState
+    queued_ms: float
+    run_ms: float
+    device_seconds: float
+    usage: Usage | None = None
+    attempts: list[ReceiptAttempt]
 
 
 class LineError(Value):

@@ -71,6 +71,7 @@ jobs = sa.Table(
     _tenant(),
     sa.Column("cost", sa.Integer, nullable=False, server_default="1"),  # tokens that it may take
     sa.Column("device_s", sa.Double),
+    _document("ride", nullable=True),
     sa.CheckConstraint(f"state IN ({', '.join(repr(str(state)) for state in JobState)})", name="jobs_state"),
     sa.CheckConstraint("(finished_at IS NULL) = (state IN ('queued', 'running'))", name="jobs_finished"),
 )
@@ -97,6 +98,8 @@ attempts = sa.Table(
     sa.Column("ended_at", sa.BigInteger, nullable=False),
     sa.Column("outcome", sa.Text, nullable=False),
     _document("error", nullable=True),
+    sa.Column("device_s", sa.Double),
+    _document("ride", nullable=True),
     sa.CheckConstraint(f"outcome IN ({', '.join(repr(str(outcome)) for outcome in Outcome)})", name="attempts_outcome"),
 )
 """Only those after which a job was queued again, so that a job which succeeds at once costs no row here."""

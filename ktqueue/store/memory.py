@@ -209,7 +209,8 @@ class MemoryStore:
                 error=verdict.error,
                 usage=verdict.usage,
                 largest_batch=verdict.largest_batch,
-                device_s=verdict.device_s,
+                device_s=verdict.device_s or 0.0,
+                ride=verdict.ride,
             )
             return
         self._keep_attempt(job, verdict, now)
@@ -231,7 +232,15 @@ class MemoryStore:
         running = last_attempt(job)
         assert running is not None, "only what runs has a verdict"
         outcome = outcome_of(verdict.state, verdict.error)
-        ended = replace(running, charged=verdict.charged, ended_at=now, outcome=outcome, error=verdict.error)
+        ended = replace(
+            running,
+            charged=verdict.charged,
+            ended_at=now,
+            outcome=outcome,
+            error=verdict.error,
+            device_s=verdict.device_s,
+            ride=verdict.ride,
+        )
         self._attempts.setdefault(job.id, []).append(ended)
 
     def cancel(self, job_id: str) -> Job | None:

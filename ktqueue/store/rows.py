@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ktqueue.job import Attempt, Fence, Job, JobError, JobState, Outcome, Task, Usage, Verdict, outcome_of
+from ktqueue.job import Attempt, Fence, Job, JobError, JobState, Outcome, Ride, Task, Usage, Verdict, outcome_of
 from ktqueue.sql.tables import attempts, jobs
 from ktqueue.webhook import EventType, moment
 
@@ -17,7 +17,7 @@ JOB_COLUMNS = tuple(jobs.c[name] for name in _NAMES)
 ATTEMPT_COLUMNS = tuple(attempts.c[field.name] for field in fields(Attempt))
 """The columns of `attempts` in the order of Attempt's fields."""
 
-_TASK, _STATE, _ERROR, _USAGE = (_NAMES.index(name) for name in ("task", "state", "error", "usage"))
+_TASK, _STATE, _ERROR, _USAGE, _RIDE = (_NAMES.index(name) for name in ("task", "state", "error", "usage", "ride"))
 _STATES = {str(state): state for state in JobState}
 _TASKS = {str(task): task for task in Task}
 
@@ -60,6 +60,8 @@ def job_of(row: Sequence[Any]) -> Job:
         values[_ERROR] = JobError(**values[_ERROR])
     if values[_USAGE] is not None:
         values[_USAGE] = Usage(**values[_USAGE])
+    if values[_RIDE] is not None:
+        values[_RIDE] = Ride(**values[_RIDE])
     return Job(*values)
 
 
@@ -92,14 +94,16 @@ def attempt_row(running: Running, verdict: Verdict) -> dict[str, Any]:
         "started_at": running.started_at,
         "outcome": str(outcome_of(verdict.state, verdict.error)),
         "error": error_document(verdict.error),
+        "device_s": verdict.device_s,
+        "ride": ride_document(verdict.ride),
     }
 
 
 def attempt_of(row: Sequence[Any]) -> Attempt:
     """An attempt from a row of ATTEMPT_COLUMNS."""
-    values = list(row)
-    outcome, error = values[-2:]
-    values[-2:] = Outcome(outcome), None if error is None else JobError(**error)
+    *values, outcome, error, device_s, ride = row
+    values += [Outcome(outcome), None if error is None else JobError(**error)]
+    values += [device_s, None if ride is None else Ride(**ride)]
     return Attempt(*values)
 
 
@@ -108,6 +112,13 @@ def error_document(error: JobError | None) -> dict[str, Any] | None:
     if error is None:
         return None
     return {"code": error.code, "message": error.message, "retryable": error.retryable}
+
+
+def ride_document(ride: Ride | None) -> dict[str, float] | None:
+    """A Ride as JSON."""
+    if ride is None:
+        return None
+    return {"steps": ride.steps, "smallest": ride.smallest, "mean": ride.mean, "largest": ride.largest}
 
 
 def usage_document(usage: Usage | None) -> dict[str, int] | None:

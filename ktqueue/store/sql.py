@@ -31,6 +31,7 @@ from ktqueue.store.rows import (
     error_document,
     job_of,
     progress_row,
+    ride_document,
     row_of,
     usage_document,
 )
@@ -186,7 +187,7 @@ class SqlStore:
             bill = Bill()
             for verdict in ended:
                 job = running[verdict.fence]
-                bill.add(job.tenant, job.model, verdict.state, verdict.usage, verdict.device_s)
+                bill.add(job.tenant, job.model, verdict.state, verdict.usage, verdict.device_s or 0.0)
             billing.write(connection, bill)
         return {verdict.fence.job_id for verdict in fenced}
 
@@ -373,5 +374,6 @@ def _finish_row(verdict: Verdict) -> dict[str, Any]:
         "new_error": error_document(verdict.error),
         "new_usage": usage_document(verdict.usage),
         "new_largest_batch": verdict.largest_batch,
-        "new_device_s": verdict.device_s,
+        "new_device_s": verdict.device_s or 0.0,
+        "new_ride": ride_document(verdict.ride),
     }

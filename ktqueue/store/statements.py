@@ -136,6 +136,7 @@ FINISH = UpdateEach(
         "new_usage": _JSON,
         "new_largest_batch": sa.Integer(),
         "new_device_s": sa.Double(),
+        "new_ride": _JSON,
     },
     lambda given: _fenced(given).values(
         state=given["new_state"],
@@ -144,6 +145,7 @@ FINISH = UpdateEach(
         usage=given["new_usage"],
         largest_batch=given["new_largest_batch"],
         device_s=given["new_device_s"],
+        ride=given["new_ride"],
         finished_at=db_now(),
         **_released,
     ),

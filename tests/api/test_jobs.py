@@ -48,7 +48,13 @@ def test_a_running_job_tells_its_progress(api: Api) -> None:
 
     assert (job["state"], job["progress"], job["attempt"], job["position"]) == ("running", 0.25, 1, None)
     assert job["started_at"] == "2025-06-15T15:06:41.500Z"
-    assert job["timing"] == {"queued_ms": 1500, "run_ms": None, "largest_batch": None}
+    assert job["timing"] == {
+        "queued_ms": 1500,
+        "run_ms": None,
+        "largest_batch": None,
+        "steps": None,
+        "mean_batch": None,
+    }
 
 
 def test_a_finished_job_tells_its_result_usage_and_timing(api: Api) -> None:
@@ -62,7 +68,7 @@ def test_a_finished_job_tells_its_result_usage_and_timing(api: Api) -> None:
     job = json_of(answer, 200)
     assert (job["state"], job["result"], job["error"], job["progress"]) == ("succeeded", {"text": "é"}, None, None)
     assert job["usage"] == {"prompt_tokens": 3, "completion_tokens": 4, "device_seconds": 0.0}
-    assert job["timing"] == {"queued_ms": 0, "run_ms": 2000, "largest_batch": 17}
+    assert job["timing"] == {"queued_ms": 0, "run_ms": 2000, "largest_batch": 17, "steps": None, "mean_batch": None}
     assert "Retry-After" not in answer.headers
 
 

@@ -38,7 +38,7 @@ QUEUED = {
     "metadata": {},
     "webhook": None,
     "usage": None,
-    "timing": {"queued_ms": None, "run_ms": None, "largest_batch": None},
+    "timing": {"queued_ms": None, "run_ms": None, "largest_batch": None, "steps": None, "mean_batch": None},
     "retry_of": None,
 }
 
@@ -48,7 +48,8 @@ def test_an_accepted_job_is_told_in_full_and_committed(api: Api) -> None:
 
     job = json_of(answer, 202)
     path = f"{JOBS}/{job['id']}"
-    links = {"self": path} | {name: f"{path}/{name}" for name in ("cancel", "events", "attempts", "deliveries")}
+    names = ("cancel", "events", "attempts", "receipt", "deliveries")
+    links = {"self": path} | {name: f"{path}/{name}" for name in names}
     assert job == QUEUED | {"id": job["id"], "links": links}
     assert answer.headers["Location"] == path
     assert answer.headers["Retry-After"] == "1"

@@ -18,6 +18,7 @@ from ktqueue.job import (
     JobError,
     JobState,
     Outcome,
+    Ride,
     Task,
     Usage,
     Verdict,
@@ -29,6 +30,7 @@ from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, LaneCensus, Pru
 from ktqueue.tenant import DEFAULT_TENANT
 from ktqueue.turns import Entry
 
+RIDE = Ride(12, 1, 3.5, 8)
 HOUR = 3_600_000
 TERMINAL = [state for state in JobState if state.terminal]
 
@@ -290,7 +292,7 @@ def test_a_group_is_finished_each_in_its_own_way(store: Store) -> None:
     error = JobError("out_of_memory", "no memory left", retryable=True)
     changed = store.finish(
         [
-            verdict(good, result={"text": "hi"}, usage=Usage(3, 4), largest_batch=17, device_s=2.5),
+            verdict(good, result={"text": "hi"}, usage=Usage(3, 4), largest_batch=17, device_s=2.5, ride=RIDE),
             verdict(bad, JobState.FAILED, error=error, largest_batch=2),
             verdict(again, JobState.QUEUED, error=error, run_at=later),
             verdict(given_back, JobState.QUEUED, charged=False),
@@ -309,6 +311,7 @@ def test_a_group_is_finished_each_in_its_own_way(store: Store) -> None:
         usage=Usage(3, 4),
         largest_batch=17,
         device_s=2.5,
+        ride=RIDE,
     )
     assert (bad_now.state, bad_now.error, bad_now.result) == (JobState.FAILED, error, None)
     released = {"state": JobState.QUEUED, "token": None, "lease_until": None, "worker": None, "started_at": None}
@@ -331,7 +334,7 @@ def test_an_attempt_that_is_given_back_is_counted_as_a_claim_only(store: Store) 
 def test_an_attempt_after_which_a_job_is_queued_again_is_kept(store: Store) -> None:
     (job,) = added(store)
     endings: list[dict[str, Any]] = [
-        {"error": JobError("busy", "try again", retryable=True)},
+        {"error": JobError("busy", "try again", retryable=True), "device_s": 0.5, "ride": RIDE},
         {"error": ENGINE_CRASHED, "charged": False},
         {"charged": False},
     ]
@@ -346,6 +349,7 @@ def test_an_attempt_after_which_a_job_is_queued_again_is_kept(store: Store) -> N
         (3, 2, False, Outcome.GIVEN_BACK),
     ]
     assert [each.error for each in kept] == [endings[0]["error"], ENGINE_CRASHED, None]
+    assert [(each.device_s, each.ride) for each in kept] == [(0.5, RIDE), (None, None), (None, None)]
     assert {each.worker for each in kept} == {"worker-1"}
     assert all(each.ended_at is not None and each.started_at <= each.ended_at for each in kept)
 
@@ -358,6 +362,7 @@ def test_the_last_attempt_is_told_by_the_job_alone(store: Store) -> None:
     last = last_attempt(got(store, job))
     assert last is not None
     assert (last.claim, last.worker, last.outcome) == (1, "worker-1", Outcome.SUCCEEDED)
+    assert (last.device_s, last.ride) == (0.0, None)
 
 
 def test_a_stale_verdict_keeps_no_attempt(store: Store) -> None:

@@ -46,7 +46,7 @@ def job_json(job_id: str = "job_1", state: str = "queued", **fields: Any) -> dic
         "metadata": {},
         "webhook": None,
         "usage": None,
-        "timing": {"queued_ms": 12, "run_ms": None, "largest_batch": None},
+        "timing": {"queued_ms": 12, "run_ms": None, "largest_batch": None, "steps": None, "mean_batch": None},
         "links": {"self": f"/api/v1/jobs/{job_id}"},
         **fields,
     }

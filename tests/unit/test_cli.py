@@ -45,6 +45,42 @@ def test_get_as_json_is_what_the_server_said() -> None:
     assert (first["state"], second["state"]) == ("queued", "failed")
 
 
+RECEIPT = {
+    "id": "job_1",
+    "object": "receipt",
+    "model": "m",
+    "state": "succeeded",
+    "queued_ms": 31500,
+    "run_ms": 1250,
+    "device_seconds": 0.5,
+    "usage": None,
+    "attempts": [
+        {"claim": 1, "outcome": "crashed", "worker": "box:7:8:m", "started_at": "2026-01-02T03:04:05Z",
+         "queued_ms": 1500, "run_ms": 250, "device_seconds": None, "steps": None, "batch": None},
+        {"claim": 2, "outcome": "succeeded", "worker": "box:9:9:m", "started_at": "2026-01-02T03:04:35Z",
+         "queued_ms": 30000, "run_ms": 1000, "device_seconds": 0.5, "steps": 40,
+         "batch": {"smallest": 2, "mean": 6.5, "largest": 9}},
+    ],
+}  # fmt: skip
+
+
+def test_a_receipt_has_a_line_for_each_attempt() -> None:
+    server = Server(httpx.Response(200, json=RECEIPT))
+    result = run(server, "receipt", "job_1")
+    assert result.exit_code == 0, result.stderr
+    heading, first, second, total = (" ".join(line.split()) for line in result.stdout.splitlines())
+    assert heading == "claim outcome waited ran device s steps jobs in a step worker"
+    assert first == "1 crashed 1.5 s 250 ms – – – box:7:8:m"
+    assert second == "2 succeeded 30.0 s 1.0 s 0.500 40 2 to 9, 6.5 on average box:9:9:m"
+    assert total == "succeeded: waited 31.5 s, ran 1.2 s, 0.500 s of the device"
+    assert server.lines == ["GET /api/v1/jobs/job_1/receipt"]
+
+
+def test_a_receipt_as_json_is_what_the_server_said() -> None:
+    result = run(Server(httpx.Response(200, json=RECEIPT)), "receipt", "--json", "job_1")
+    assert json.loads(result.stdout) == RECEIPT
+
+
 def test_get_of_no_job_exits_4() -> None:
     result = run(Server(problem(404, "not_found", "there is no job job_1")), "get", "job_1")
     assert (result.exit_code, result.stderr) == (4, "Error: there is no job job_1\n")

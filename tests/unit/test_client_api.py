@@ -98,6 +98,7 @@ def test_a_job_with_every_option_from_submit_to_result(client: Subject, api: Api
     assert (job.priority, job.max_attempts, job.metadata) == (9, 1, {"team": "a"})
     assert job.deadline_at - job.created_at == timedelta(seconds=60)
     assert client.call("get", job).id == job.id
+    assert (client.call("receipt", job).id, client.call("receipt", job.id).attempts) == (job.id, [])
 
 
 def test_one_key_is_one_job(client: Subject) -> None:

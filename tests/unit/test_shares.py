@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from statistics import mean
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktqueue.job import JobState, Usage
+from ktqueue.job import JobState, Ride, Usage
 from ktqueue.usage import Bill, Use, together
 from tests.support.draining import STEP_S, job_of, runner, toy
 from tests.support.scene import Scene
@@ -36,9 +37,8 @@ def test_shares_are_what_looking_at_each_step_comes_to(events: list[tuple[str, i
             used, sizes, at = inside.pop(name, (0.0, [], float(now)))
             share = shares.leave(name, float(now))
             assert math.isclose(share.device_s, used, abs_tol=1e-9)
-            assert (share.steps, share.seconds) == (len(sizes), now - at)
-            assert (share.smallest, share.largest) == (min(sizes, default=0), max(sizes, default=0))
-            assert math.isclose(share.mean, sum(sizes) / max(1, len(sizes)))
+            assert share.seconds == now - at
+            assert share.ride == (Ride(len(sizes), min(sizes), round(mean(sizes), 3), max(sizes)) if sizes else None)
 
 
 def test_those_that_join_and_leave_together_had_the_same() -> None:
@@ -47,7 +47,7 @@ def test_those_that_join_and_leave_together_had_the_same() -> None:
     shares.join(["c"], 1.0)
     shares.step(3.0)
 
-    assert [shares.leave(each, 2.0) for each in "abc"] == [Share(1.0, 1.0, 1, 3, 3.0, 3)] * 3
+    assert [shares.leave(each, 2.0) for each in "abc"] == [Share(1.0, 1.0, Ride(1, 3, 3.0, 3))] * 3
     shares.join(["a"], 5.0)
     shares.clear()
     assert shares.leave("a", 6.0) == Share()
