@@ -32,6 +32,8 @@ from ktqueue.turns import Entry
 
 RIDE = Ride(12, 1, 3.5, 8)
 HOUR = 3_600_000
+SOON = 3_000
+"""So late that a claim is over by then on a machine that has much else to do."""
 TERMINAL = [state for state in JobState if state.terminal]
 
 
@@ -581,7 +583,7 @@ def test_jobs_past_their_deadline_expire_queued_or_running(store: Store) -> None
 
 
 def test_a_running_job_expires_and_its_worker_is_fenced_off(store: Store) -> None:
-    (job,) = added(store, deadline_at=store.now() + 100)
+    (job,) = added(store, deadline_at=store.now() + SOON)
     (held,) = claim(store, [job])
     expired: list[Job] = []
     while not expired:
@@ -592,7 +594,7 @@ def test_a_running_job_expires_and_its_worker_is_fenced_off(store: Store) -> Non
 
 
 def test_what_runs_may_be_left_to_its_slot_for_a_while(store: Store) -> None:
-    (runs,) = added(store, deadline_at=store.now() + 1_000)
+    (runs,) = added(store, deadline_at=store.now() + SOON)
     (held,) = claim(store, [runs])
     (waits,) = added(store, deadline_at=store.now() - 5)
     expired: list[Job] = []
