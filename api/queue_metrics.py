@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.bounded import Bounded
+from ktqueue.bounded import Bounded
+from ktqueue.errors import Unavailable
 from ktqueue.operating import Operating
 from ktqueue.store.base import LaneCensus
+
+T = TypeVar("T")
 
 PATIENCE_S = 2.0
 """For each of the two. Prometheus gives up after 10 s, if it is not told otherwise."""
@@ -26,7 +30,7 @@ class QueueMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Ask both."""
-        census, lanes = self._census(), self._lanes()
+        census, lanes = _answer(self._census), _answer(self._lanes)
         yield GaugeMetricFamily("ktqueue_database_up", "Whether the database answered, 1 or 0.", census is not None)
         yield GaugeMetricFamily("ktqueue_redis_up", "Whether Redis answered, 1 or 0.", lanes is not None)
         if census is not None:
@@ -55,3 +59,11 @@ class QueueMetrics(Collector):
         for model in self._models:
             family.add_metric([model], values.get(model, 0))
         return family
+
+
+def _answer(asked: Bounded[T]) -> T | None:
+    """None if it does not come in time, or who was asked is away."""
+    try:
+        return asked()
+    except (TimeoutError, Unavailable):
+        return None

@@ -165,6 +165,20 @@ class WorkerCapacity(TypedDict):
     block_tokens: Annotated[int | None, Field(description="The cache is given out in blocks of so many tokens.")]
 
 
+class WorkerPulse(TypedDict):
+    """How a slot did in its last heartbeat, and how it is now."""
+
+    prompt_tokens_per_second: float
+    generated_tokens_per_second: float
+    busy: Annotated[float, Field(ge=0, le=1, description="The part of the time in which its engine made a step.")]
+    batch: Annotated[float, Field(ge=0, description="Jobs in a step, on average; 0 if there was none.")]
+    cache_blocks: Annotated[int, Field(description="Of its cache of keys and values; 0: it has none.")]
+    cache_blocks_used: int
+    memory_bytes: Annotated[int, Field(description="That its process holds.")]
+    device_memory_bytes: Annotated[int, Field(description="Of its GPUs, whoever uses them; 0: it has none.")]
+    device_memory_used_bytes: int
+
+
 class WorkerBody(TypedDict):
     """A slot: one process that holds one model."""
 
@@ -178,6 +192,7 @@ class WorkerBody(TypedDict):
     capacity: WorkerCapacity
     running: Annotated[int, Field(ge=0, description="Jobs in it.")]
     instances: Annotated[list[InstanceBody], Field(description="The servers that it passes jobs on to.")]
+    pulse: WorkerPulse
     ready_at: Annotated[Time, Field(description="When it had loaded its model, by its own clock.")]
     heartbeat_at: Annotated[Time, Field(description="When it told this.")]
 

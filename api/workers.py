@@ -6,10 +6,11 @@ from flask import Flask, request
 
 from api.answers import Answer, answer
 from api.query import parameters
-from api.schemas import InstanceBody, WorkerBody, WorkerList
+from api.schemas import InstanceBody, WorkerBody, WorkerList, WorkerPulse
 from api.services import ApiServices
 from ktqueue.instance import Instance
 from ktqueue.operating import SlotStatus
+from ktqueue.presence.base import Pulse
 from ktqueue.times import rfc3339
 
 WORKERS = "/api/v1/workers"
@@ -64,6 +65,21 @@ def _worker(status: SlotStatus) -> WorkerBody:
         },
         "running": slot.running,
         "instances": [instance_body(each) for each in slot.instances],
+        "pulse": _pulse(slot.pulse),
         "ready_at": rfc3339(slot.since),
         "heartbeat_at": rfc3339(status.told_at),
+    }
+
+
+def _pulse(pulse: Pulse) -> WorkerPulse:
+    return {
+        "prompt_tokens_per_second": round(pulse.prompt_tokens_s, 1),
+        "generated_tokens_per_second": round(pulse.generated_tokens_s, 1),
+        "busy": round(pulse.busy, 3),
+        "batch": round(pulse.batch, 1),
+        "cache_blocks": pulse.blocks,
+        "cache_blocks_used": pulse.blocks_used,
+        "memory_bytes": pulse.resident_bytes,
+        "device_memory_bytes": pulse.device_bytes,
+        "device_memory_used_bytes": pulse.device_used_bytes,
     }

@@ -1,4 +1,4 @@
-"""A question that may take long, asked for no longer than a bound."""
+"""A question that may take long, waited for no longer than a bound."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Lock, Thread
 from typing import Generic, TypeVar
-
-from ktqueue.errors import Unavailable
 
 T = TypeVar("T")
 
@@ -21,17 +19,20 @@ class Bounded(Generic[T]):
         self._lock = Lock()
         self._asked: Future[T] | None = None
 
-    def __call__(self) -> T | None:
-        """The answer; None if it does not come in time, or who was asked is away."""
+    def __call__(self) -> T:
+        """The answer. Raises TimeoutError if it does not come in time, and whatever the question raised."""
         with self._lock:
-            if self._asked is None or self._asked.done():
+            if self._asked is None:
                 self._asked = Future()
                 Thread(target=self._run, args=(self._asked,), name="bounded", daemon=True).start()
             asked = self._asked
         try:
             return asked.result(self._most_s)
-        except (TimeoutError, Unavailable):
-            return None
+        finally:
+            with self._lock:
+                # What came is told to those who waited for it; the next one asks anew.
+                if asked.done() and self._asked is asked:
+                    self._asked = None
 
     def _run(self, asked: Future[T]) -> None:
         try:

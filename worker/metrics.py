@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -34,6 +35,14 @@ OUTCOMES = {
 }
 NO_ANSWER = "none"
 RESULTS = ("2xx", "3xx", "4xx", "5xx", NO_ANSWER)
+
+
+class Work(NamedTuple):
+    """Steps, the time they took, and the jobs they had in all."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    jobs: int = 0
 
 
 class LaneMetrics:
@@ -88,6 +97,7 @@ class LaneMetrics:
             )
         )
         self._before = Vitals()
+        self._work = Work()
 
     def claimed(self, jobs: Sequence[Job]) -> None:
         """These were claimed together."""
@@ -105,6 +115,8 @@ class LaneMetrics:
         if jobs:
             self._step.observe(seconds)
             self._batch.observe(jobs)
+            before = self._work
+            self._work = Work(before.steps + 1, before.seconds + seconds, before.jobs + jobs)
 
     def spoke(self, spoken: Spoken) -> None:
         """Text came of a step."""
@@ -126,6 +138,10 @@ class LaneMetrics:
     def gave_back(self, jobs: int) -> None:
         """So many did not fit the time after a stop."""
         self._attempts[GAVE_BACK].inc(jobs)
+
+    def work(self) -> Work:
+        """All steps until now. May be asked from another thread."""
+        return self._work
 
     def vitals(self, vitals: Vitals) -> None:
         """How the engine does now; it is the same one each time."""

@@ -19,7 +19,7 @@ from worker.engines.base import Engine, Relay
 from worker.herald import Herald
 from worker.metrics import LaneMetrics
 from worker.places import Seat
-from worker.pulse import Pulse
+from worker.pulse import PulseTaker
 from worker.runner import EngineBroken, Runner
 from worker.watchdog import Watchdog
 
@@ -60,7 +60,7 @@ class Slot:
         self._room = engine.room()
         self._since = int(time.time() * 1000)  # noqa: TID251 - for people
         metrics = LaneMetrics(model)
-        self._pulse = Pulse(engine.vitals, lambda: registry.device_use(spec, seat.place), metrics)
+        self._pulse = PulseTaker(engine.vitals, lambda: registry.device_use(spec, seat.place), metrics)
         self._runner = Runner(
             services.execution,
             engine,
@@ -76,7 +76,6 @@ class Slot:
         Herald(services.presence, self._as_it_is, every_s=settings.heartbeat_seconds).start()
 
     def _as_it_is(self) -> presence.Slot:
-        self._pulse.look()
         return presence.Slot(
             self._name,
             self._model,
@@ -86,6 +85,7 @@ class Slot:
             since=self._since,
             number=self._number,
             instances=() if self._relay is None else self._relay.instances(),
+            pulse=self._pulse.look(),
         )
 
     def close(self) -> None:

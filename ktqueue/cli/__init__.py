@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from ktqueue.cli import jobs, keys, lanes, serve, submit, tenants, usage, webhooks
+from ktqueue.cli import jobs, keys, lanes, serve, submit, tenants, top, usage, webhooks
 from ktqueue.cli.app import App, Unreachable, WrongUse
 from ktqueue.errors import KtqueueError, Unavailable
 
@@ -45,6 +45,6 @@ def main(ctx: click.Context) -> None:
     ctx.ensure_object(App)
 
 
-for group in (serve, submit, jobs, lanes, usage, webhooks, keys, tenants):
+for group in (serve, submit, jobs, lanes, top, usage, webhooks, keys, tenants):
     for command in group.COMMANDS:
         main.add_command(command)

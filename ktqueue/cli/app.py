@@ -82,13 +82,20 @@ class Session:
     as_json: bool
 
     @contextmanager
-    def client(self) -> Iterator[Client]:
-        """A client; its errors end the command."""
+    def client(self, *, timeout: float = 30.0, max_retries: int = 3) -> Iterator[Client]:
+        """A client, as patient as is said; its errors end the command."""
         from ktqueue.client import Client, KtqueueClientError
 
         try:
             key = self.app.environ.get(KEY_VARIABLE) or None
-            client = Client(self.url, api_key=key, transport=self.app.transport, sleep=self.app.sleep)
+            client = Client(
+                self.url,
+                api_key=key,
+                timeout=timeout,
+                max_retries=max_retries,
+                transport=self.app.transport,
+                sleep=self.app.sleep,
+            )
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--url") from error
         with client:

@@ -16,6 +16,23 @@ class WorkerCapacity(Value):
     block_tokens: int | None = None
 
 
+class Pulse(Value):
+    """How a slot did in its last heartbeat, and how it is now.
+
+    ``busy`` is the part of the time in steps (0-1), ``batch`` the jobs in a step on average. What it has none of is 0.
+    """
+
+    prompt_tokens_per_second: float = 0.0
+    generated_tokens_per_second: float = 0.0
+    busy: float = 0.0
+    batch: float = 0.0
+    cache_blocks: int = 0
+    cache_blocks_used: int = 0
+    memory_bytes: int = 0
+    device_memory_bytes: int = 0
+    device_memory_used_bytes: int = 0
+
+
 class Worker(Value):
     """A slot that lives: one process that holds one model. ``name`` is the one that attempts tell."""
 
@@ -29,6 +46,7 @@ class Worker(Value):
     running: int
     instances: Sequence[Instance] = ()
     """The servers that it passes jobs on to, if it has any."""
+    pulse: Pulse = Pulse()
     ready_at: datetime
     heartbeat_at: datetime
 

@@ -5,7 +5,7 @@ Any method may raise LanesUnavailable.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Protocol
 
 import orjson
@@ -15,6 +15,28 @@ from ktqueue.room import Room
 
 MISSED = 4
 """So many times a slot may fail to tell before it is taken for gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How a slot did since it told before, and how it is now.
+
+    ``busy`` is the part of the time in steps (0-1), ``batch`` the mean of the jobs in a step, 0 if there was none;
+    ``blocks`` are those of its cache, ``device_…`` the memory of its GPUs, whoever uses it. What it has none of is 0.
+    """
+
+    prompt_tokens_s: float = 0.0
+    generated_tokens_s: float = 0.0
+    busy: float = 0.0
+    batch: float = 0.0
+    blocks: int = 0
+    blocks_used: int = 0
+    resident_bytes: int = 0
+    device_bytes: int = 0
+    device_used_bytes: int = 0
+
+
+_PULSE = frozenset(field.name for field in fields(Pulse))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +56,7 @@ class Slot:
     since: int
     number: int = 0
     instances: tuple[Instance, ...] = ()
+    pulse: Pulse = Pulse()
 
     @property
     def host(self) -> str:
@@ -54,6 +77,7 @@ class Slot:
     def from_json(cls, told: str | bytes) -> Slot:
         """What `to_json` made; what another version of us added to it, or left out, is passed over."""
         known = orjson.loads(told)
+        pulse = Pulse(**{name: value for name, value in known.get("pulse", {}).items() if name in _PULSE})
         return cls(
             known["name"],
             known["model"],
@@ -63,6 +87,7 @@ class Slot:
             known["since"],
             known.get("number", 0),
             tuple(Instance.from_told(each) for each in known.get("instances", ())),
+            pulse,
         )
 
 

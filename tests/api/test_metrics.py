@@ -15,10 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 from werkzeug.test import TestResponse
 
 from api.app import create_app
-from api.bounded import Bounded
 from api.http_metrics import HttpMetrics
 from api.queue_metrics import QueueMetrics
-from ktqueue.errors import StoreUnavailable
 from ktqueue.ledgers import Role, take
 from ktqueue.presence.base import Slot
 from ktqueue.room import Room
@@ -83,34 +81,6 @@ def test_a_database_that_says_nothing_is_not_waited_for(api: Api) -> None:
         assert registry.get_sample_value("ktqueue_redis_up") == 1
     finally:
         silent.set()
-
-
-def test_nobody_is_asked_twice_at_once() -> None:
-    asked, go_on = list[int](), threading.Event()
-
-    def ask() -> int:
-        asked.append(1)
-        go_on.wait()
-        return len(asked)
-
-    bounded = Bounded(ask, most_s=0.01)
-    assert [bounded(), bounded()] == [None, None]
-    go_on.set()
-    assert len(asked) == 1
-    patient = Bounded(lambda: 7, most_s=60)
-    assert [patient(), patient()] == [7, 7]
-
-
-def test_a_fault_of_ours_is_no_outage() -> None:
-    def broken() -> int:
-        raise ZeroDivisionError
-
-    def away() -> int:
-        raise StoreUnavailable("gone")
-
-    assert Bounded(away, most_s=60)() is None
-    with pytest.raises(ZeroDivisionError):
-        Bounded(broken, most_s=60)()
 
 
 def test_both_formats_say_the_same_and_are_well_formed(api: Api, tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ktqueue.instance import Instance
-from ktqueue.presence.base import Slot
+from ktqueue.presence.base import Pulse, Slot
 from ktqueue.room import Room
 from tests.api.wiring import Api, json_of, problem_of
 
 WORKERS = "/api/v1/workers"
+PULSE = Pulse(100.46, 2048.0, 0.75, 31.5, 256, 100, 9_000_000_000, 143_000_000_000, 70_000_000_000)
 
 
 def test_slots_tell_where_they_are_and_what_they_hold(api: Api) -> None:
@@ -15,7 +16,9 @@ def test_slots_tell_where_they_are_and_what_they_hold(api: Api) -> None:
     room, now = Room(256, 4096, 16, "triton"), api.scene.clock.now()
     told = Instance("http://a/v1", "vllm", Room(8, 999, 1), running=2, work=30, state="resting", rests_s=1.5)
     device = "cuda:0 (H200)"
-    slot = Slot("gpu-1:77:88:boot-1", "chat", device, room, running=12, since=now, number=1, instances=(told,))
+    slot = Slot(
+        "gpu-1:77:88:boot-1", "chat", device, room, running=12, since=now, number=1, instances=(told,), pulse=PULSE
+    )
     api.scene.presence.tell(slot, for_ms=8_000)
     api.scene.clock.sleep(1.5)
 
@@ -42,6 +45,17 @@ def test_slots_tell_where_they_are_and_what_they_hold(api: Api) -> None:
                     "cache_tokens": 999,
                 }
             ],
+            "pulse": {
+                "prompt_tokens_per_second": 100.5,
+                "generated_tokens_per_second": 2048.0,
+                "busy": 0.75,
+                "batch": 31.5,
+                "cache_blocks": 256,
+                "cache_blocks_used": 100,
+                "memory_bytes": 9_000_000_000,
+                "device_memory_bytes": 143_000_000_000,
+                "device_memory_used_bytes": 70_000_000_000,
+            },
             "ready_at": "2025-06-15T15:06:40.000Z",
             "heartbeat_at": "2025-06-15T15:06:40.000Z",
         }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from ktqueue.errors import LanesUnavailable
-from ktqueue.presence.base import Presence, Seen, Slot
+from ktqueue.presence.base import Presence, Pulse, Seen, Slot
 from ktqueue.presence.memory import MemoryPresence
 from ktqueue.presence.redis import NAMES, RedisPresence
 from ktqueue.redis_client import connect
@@ -19,7 +19,10 @@ from worker.herald import Herald
 
 LONG_MS = 60_000
 SLOT = Slot("host:12:345:boot", "echo", "cpu", Room(8), running=3, since=1_750_000_000_000)
-ON_GPU = Slot("gpu:1:2:3", "chat", "cuda:0 (H200)", Room(256, 4096, 16, "triton"), running=0, since=1)
+PULSE = Pulse(100.5, 2048.0, 0.75, 31.5, 256, 100, 9_000_000_000, 143_000_000_000, 70_000_000_000)
+ON_GPU = Slot(
+    "gpu:1:2:3", "chat", "cuda:0 (H200)", Room(256, 4096, 16, "triton"), running=0, since=1, number=1, pulse=PULSE
+)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
@@ -12,6 +12,7 @@ BOUNDS = (0.5, 1.0, 2.0)
 AMOUNTS = st.lists(st.sampled_from([0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 1e9]), max_size=20)
 
 
+@settings(deadline=None)
 @given(st.lists(AMOUNTS, max_size=4))
 def test_groups_and_single_ones_are_the_same(groups: list[list[float]]) -> None:
     one, other = CollectorRegistry(), CollectorRegistry()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from ktqueue.presence.base import Pulse
 from ktqueue.sweep import Repairs
 from ktqueue.webhook import Answer
 from tests.support.draining import STEP_S, Stop, job_of, runner, toy
@@ -15,7 +16,7 @@ from tests.support.toy import ToyEngine
 from worker.engines.base import Vitals
 from worker.engines.device_use import DeviceUse
 from worker.metrics import DeliveryMetrics, LaneMetrics, RepairMetrics
-from worker.pulse import Pulse
+from worker.pulse import PulseTaker
 
 
 class Counted:
@@ -93,11 +94,18 @@ def test_what_is_given_back_and_what_leaves_at_its_deadline_is_told(scene: Scene
 def test_a_pulse_adds_what_is_new_and_shows_what_is(counted: Counted) -> None:
     vitals = iter([Vitals(10, 4, 2, 1, 64, 8), Vitals(15, 9, 2, 3, 64, 0)])
     uses = iter([[DeviceUse("cuda:0", 3, 8, 0.5)], []])
-    pulse = Pulse(lambda: next(vitals), lambda: next(uses), counted.metrics)
-    pulse.look()
+    clock = iter([0.0, 1.0, 3.0])
+    taker = PulseTaker(
+        lambda: next(vitals), lambda: next(uses), counted.metrics, resident=lambda: 77, clock=lambda: next(clock)
+    )
+    first = taker.look()
     assert (counted.of("kv_blocks"), counted.of("kv_blocks_used")) == (64, 8)
-    pulse.look()
+    counted.metrics.stepped(0.5, 6)
+    counted.metrics.stepped(0.1, 3)
+    second = taker.look()
 
+    assert first == Pulse(10.0, 4.0, 0.0, 0.0, 64, 8, 77, 8, 3)
+    assert second == Pulse(2.5, 2.5, 0.3, 4.5, 64, 0, 77, 0, 0)
     names = ("prompt_tokens", "generated_tokens", "padding_tokens", "preemptions")
     assert [counted.of(f"{name}_total") for name in names] == [15, 9, 2, 3]
     assert counted.of("kv_blocks_used") == 0
@@ -106,6 +114,13 @@ def test_a_pulse_adds_what_is_new_and_shows_what_is(counted: Counted) -> None:
         for name in ("memory_used_bytes", "memory_bytes", "utilization_ratio")
     ]
     assert of_device == [3, 8, 0.5]
+
+
+def test_no_slot_is_busier_than_all_the_time(counted: Counted) -> None:
+    clock = iter([0.0, 1.0])
+    taker = PulseTaker(Vitals, list, counted.metrics, resident=lambda: 0, clock=lambda: next(clock))
+    counted.metrics.stepped(20.0, 1)
+    assert taker.look().busy == 1.0
 
 
 def test_deliveries_are_told_by_the_class_of_their_answer() -> None:
