@@ -14,7 +14,7 @@ from ktqueue.controls.watched import WatchedControls
 from ktqueue.cost import true_cost
 from ktqueue.errors import LanesUnavailable
 from ktqueue.events.base import Event, EventId, Events
-from ktqueue.history import requeued_event, terminal_event
+from ktqueue.history import end_event, requeued_event
 from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, JsonObject, Ride, Usage, Verdict, fence_of
 from ktqueue.lanes.base import Ended, Lanes
 from ktqueue.retry import Backoff, retry_at
@@ -264,4 +264,4 @@ def _ended(job: Job, verdict: Verdict, now: int) -> Ended:
 def _end_event(job: Job, verdict: Verdict) -> Event:
     if verdict.state is JobState.QUEUED:
         return requeued_event(job)
-    return terminal_event(replace(job, state=verdict.state, error=verdict.error))
+    return end_event(job, verdict.state, verdict.error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ktqueue.events.base import END, REQUEUED, Event, EventId
-from ktqueue.job import Job, JobState, Task
+from ktqueue.job import Job, JobError, JobState, Task
 
 
 def history(job: Job, after: EventId) -> Iterator[Event]:
@@ -60,9 +60,14 @@ def requeued_event(job: Job) -> Event:
 
 def terminal_event(job: Job) -> Event:
     """The last event of a job that has ended."""
-    data = {"state": job.state.value}
-    if job.error is not None:
-        data |= {"code": job.error.code, "message": job.error.message}
+    return end_event(job, job.state, job.error)
+
+
+def end_event(job: Job, state: JobState, error: JobError | None) -> Event:
+    """The last event of a job that has just ended so; ``job`` is as it was before."""
+    data = {"state": state.value}
+    if error is not None:
+        data |= {"code": error.code, "message": error.message}
     return Event(job.id, EventId(job.claims, END), "state", data)
 
 

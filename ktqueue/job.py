@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
@@ -197,8 +197,7 @@ class Attempt:
     ride: Ride | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fence:
+class Fence(NamedTuple):
     """What a write about a running job must still match, or it changes nothing.
 
     By the number of the claim and not of the attempt, which an uncharged one gives back to the next.

@@ -6,9 +6,10 @@ Any method may raise LanesUnavailable.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ktqueue.fair import Ahead
 from ktqueue.lanes.accuracy import Accuracy
@@ -31,8 +32,7 @@ class LaneView:
     ms_each: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """A job that was pulled and has ended: what it was estimated to cost, what it did cost, how long it ran."""
 
     tenant: str
@@ -40,6 +40,31 @@ class Ended:
     estimate: int
     cost: int
     run_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Jobs of a lane that ended together: how many, their estimates, how long they ran, each by itself.
+
+    ``more`` is what those of a tenant and class did cost beyond their estimates, where that is not nothing.
+    """
+
+    jobs: int
+    work: int
+    run_ms: int
+    more: list[tuple[str, int, int]]
+
+
+def sums_of(ended: Sequence[Ended]) -> Sums:
+    """A tenant pays for all that ended together at once, so it is no matter in which order they are told."""
+    more: Counter[tuple[str, int]] = Counter()
+    work = run_ms = 0
+    for tenant, priority, estimate, cost, ran_ms in ended:
+        work += estimate
+        run_ms += ran_ms
+        if cost != estimate:
+            more[tenant, priority] += cost - estimate
+    return Sums(len(ended), work, run_ms, [(*whose, cost) for whose, cost in more.items() if cost])
 
 
 BACKLOG_MS = 10_000

@@ -71,31 +71,65 @@ local function same(entry, info)
     and tonumber(redis.call('ZSCORE', due(priority), id)) == due_at
 end
 
-local costs = {}
-for _, entry in ipairs(cjson.decode(ARGV[3])) do
+-- What is new is put in with as few commands as there are sorted sets to put it into.
+local sets, infos, costs, new = {}, {}, {}, {}
+
+local function put_in()
+  for key, members in pairs(sets) do redis.call('ZADD', key, unpack(members)) end
+  if #infos > 0 then redis.call('HSET', waits, unpack(infos)) end
+  for priority, cost in pairs(costs) do redis.call('HINCRBY', fair, 'cost' .. priority, cost) end
+  sets, infos, costs = {}, {}, {}
+end
+
+local function keep(key, score, member)
+  local members = sets[key]
+  if not members then
+    members = {}
+    sets[key] = members
+  end
+  members[#members + 1] = score
+  members[#members + 1] = member
+end
+
+local entries, ids = cjson.decode(ARGV[3]), {}
+for at, entry in ipairs(entries) do ids[at] = entry[1] end
+for at, info in ipairs(redis.call('HMGET', waits, unpack(ids))) do
+  local entry = entries[at]
   local id, rank, due_at, priority, cost, tenant = unpack(entry)
-  local info = redis.call('HGET', waits, id)
+  if new[id] then
+    put_in()
+    info = redis.call('HGET', waits, id)
+  end
   if info and not same(entry, info) then
+    put_in()
     take(id, info)
     info = false
   end
   if not info then
-    local tag, here = tag_of(priority, tenant)
-    if not here then
-      redis.call('ZADD', turns(priority), tag, tenant)
-      redis.call('ZREM', paid(priority), tenant)
+    local theirs = queue(priority, tenant)
+    if not sets[theirs] then
+      local tag, here = tag_of(priority, tenant)
+      if not here then
+        redis.call('ZADD', turns(priority), tag, tenant)
+        redis.call('ZREM', paid(priority), tenant)
+      end
     end
-    redis.call('ZADD', queue(priority, tenant), rank, id .. ' ' .. cost)
-    redis.call('ZADD', due(priority), due_at, id)
-    redis.call('HSET', waits, id, priority .. ' ' .. cost .. ' ' .. tenant)
+    keep(theirs, rank, id .. ' ' .. cost)
+    keep(due(priority), due_at, id)
+    infos[#infos + 1] = id
+    infos[#infos + 1] = priority .. ' ' .. cost .. ' ' .. tenant
+    new[id] = true
     costs[priority] = (costs[priority] or 0) + cost
   end
 end
-for priority, cost in pairs(costs) do redis.call('HINCRBY', fair, 'cost' .. priority, cost) end
+put_in()
 return redis.call('SET', 'ktq:bell:' .. model, 1, 'NX', 'PX', ARGV[2])
 """
 )
-"""``model, bell_ms, [[id, rank, due_at, priority, cost, tenant], …]``; whether the bell is to be rung."""
+"""``model, bell_ms, [[id, rank, due_at, priority, cost, tenant], …]``; whether the bell is to be rung.
+
+Some thousands at most: Lua's stack holds no more.
+"""
 
 REMOVE = (
     STATE
@@ -109,26 +143,22 @@ if info then take(ARGV[2], info) end
 COUNT_FINISHED = (
     STATE
     + f"""
-local ended = cjson.decode(ARGV[2])
+local jobs, work, run_ms = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local now, waited = now_ms(), redis.call('HLEN', waits) > 0
 local span, finished = math.floor(now / {1000 * SPAN_S}), 'ktq:finished:' .. model
-if redis.call('HINCRBY', finished, string.format('%d', span), #ended) == #ended then
+if redis.call('HINCRBY', finished, string.format('%d', span), jobs) == jobs then
   for _, old in ipairs(redis.call('HKEYS', finished)) do
     if tonumber(old) <= span - {SPANS} then redis.call('HDEL', finished, old) end
   end
 end
 redis.call('EXPIRE', finished, {SPAN_S * (SPANS + 1)})
 
-local work, run_ms = 0, 0
-for _, each in ipairs(ended) do
-  local tenant, priority, estimate, cost, ran_ms = unpack(each)
-  work, run_ms = work + estimate, run_ms + ran_ms
-  if cost ~= estimate then
-    local tag, here = tag_of(priority, tenant)
-    local kept = here and turns(priority) or paid(priority)
-    redis.call('ZADD', kept, tag + (cost - estimate) / weight_of(tenant), tenant)
-    if not here then forget(priority) end
-  end
+for _, each in ipairs(cjson.decode(ARGV[5])) do
+  local tenant, priority, more = unpack(each)
+  local tag, here = tag_of(priority, tenant)
+  local kept = here and turns(priority) or paid(priority)
+  redis.call('ZADD', kept, tag + more / weight_of(tenant), tenant)
+  if not here then forget(priority) end
 end
 
 local service = 'ktq:service:' .. model
@@ -139,10 +169,10 @@ if told[2] == '1' and waited then
   local kept = math.exp(-passed / {LOOK_BACK_MS})
   done, ms = done * kept + work, ms * kept + passed
 end
-local runs_kept = math.pow({RUNS_KEPT}, #ended)
+local runs_kept = math.pow({RUNS_KEPT}, jobs)
 redis.call('HSET', service, 'at', now, 'waited', waited and 1 or 0, 'work', done, 'ms', ms,
   'run_work', tonumber(told[5] or 0) * runs_kept + work, 'run_ms', tonumber(told[6] or 0) * runs_kept + run_ms)
 redis.call('PEXPIRE', service, {SERVICE_MS})
 """
 )
-"""``model, [[tenant, priority, estimate, cost, run_ms], …]``"""
+"""``model, jobs, work, run_ms, [[tenant, priority, cost beyond the estimates], …]``"""

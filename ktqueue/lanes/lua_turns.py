@@ -36,10 +36,23 @@ local function drop_first(heap)
   sink(heap)
 end
 
+local function push(heap, one)
+  local at = #heap + 1
+  heap[at] = one
+  while at > 1 do
+    local parent = math.floor(at / 2)
+    if not before(heap[at], heap[parent]) then return end
+    heap[at], heap[parent] = heap[parent], heap[at]
+    at = parent
+  end
+end
+
 local busy, calm = {{}}, {{}}
 
+local function left_in(round) return #round.fresh + 1 - round.at + #round.served end
+
 local function waits_in(priority)
-  if rounds[priority] then return #rounds[priority].heap > 0 end
+  if rounds[priority] then return left_in(rounds[priority]) > 0 end
   if busy[priority] == nil then
     busy[priority] = redis.call('EXISTS', turns(priority)) == 1 or (guest ~= nil and guest[1] == priority)
   end
@@ -86,68 +99,84 @@ local function choose()
   return top
 end
 
+-- A tenant in a round: its tag, its name, its weight, what was read of its queue, how many of that it gave, and whether
+-- that was all. Those who gave none yet are `fresh`, in order, from `at` on; those who did are `served`, a heap.
+local TAG, TENANT, WEIGHT, READ, GIVEN, WHOLE = 1, 2, 3, 4, 5, 6
+
 local function round_of(priority)
   local round = rounds[priority]
   if round then return round end
-  round = {{heap = {{}}, time = time_of(priority), tags = {{}}, given = {{}}, ids = {{}}, costs = {{}},
-    whole = {{}}, weights = {{}}, gone = {{}}, oldest = 0}}
+  local fresh = {{}}
+  round = {{fresh = fresh, at = 1, served = {{}}, all_served = {{}}, time = time_of(priority), gone = {{}}, oldest = 0}}
   rounds[priority] = round
   local found = redis.call('ZRANGE', turns(priority), 0, limit - 1, 'WITHSCORES')
-  local tenants = {{}}
-  for at = 1, #found, 2 do
-    round.heap[#round.heap + 1] = {{tonumber(found[at + 1]), found[at]}}
-    tenants[#tenants + 1] = found[at]
-  end
+  for at = 1, #found, 2 do fresh[#fresh + 1] = {{tonumber(found[at + 1]), found[at], 1, {{}}, 0, false}} end
   if guest and guest[1] == priority then
     local tag, here = tag_of(priority, guest[2])
     if not here then
-      local at = #round.heap + 1
-      while at > 1 and before({{tag, guest[2]}}, round.heap[at - 1]) do at = at - 1 end
-      table.insert(round.heap, at, {{tag, guest[2]}})
-      tenants[#tenants + 1] = guest[2]
+      local at, one = #fresh + 1, {{tag, guest[2], 1, {{}}, 0, false}}
+      while at > 1 and before(one, fresh[at - 1]) do at = at - 1 end
+      table.insert(fresh, at, one)
     end
   end
-  local weights = redis.call('HMGET', '{WEIGHTS}', unpack(tenants))
-  for at, tenant in ipairs(tenants) do round.weights[tenant] = tonumber(weights[at] or 1) end
+  if redis.call('EXISTS', '{WEIGHTS}') == 1 then
+    local tenants = {{}}
+    for at, one in ipairs(fresh) do tenants[at] = one[TENANT] end
+    local weights = redis.call('HMGET', '{WEIGHTS}', unpack(tenants))
+    for at, one in ipairs(fresh) do one[WEIGHT] = tonumber(weights[at] or 1) end
+  end
   return round
 end
 
+local function first_of(round)
+  local one, other = round.fresh[round.at], round.served[1]
+  if one and not (other and before(other, one)) then return one, true end
+  return other, false
+end
+
 -- Read on in a tenant's queue, ever more at once, until it is known whether it has an `index`-th job, from 0.
-local function read(priority, round, tenant, index)
-  local ids, costs = round.ids[tenant], round.costs[tenant]
-  if not ids then
-    ids, costs = {{}}, {{}}
-    round.ids[tenant], round.costs[tenant] = ids, costs
+local function reads(priority, one, index)
+  local members = one[READ]
+  while index >= #members and not one[WHOLE] do
+    local size = math.max(2, #members, index + 1 - #members)
+    local more = redis.call('ZRANGE', queue(priority, one[TENANT]), #members, #members + size - 1)
+    one[WHOLE] = #more < size
+    for _, member in ipairs(more) do members[#members + 1] = member end
   end
-  while index >= #ids and not round.whole[tenant] do
-    local size = math.max(2, #ids)
-    local more = redis.call('ZRANGE', queue(priority, tenant), #ids, #ids + size - 1)
-    if #more < size then round.whole[tenant] = true end
-    for _, member in ipairs(more) do
-      local space = string.find(member, ' ', 1, true)
-      ids[#ids + 1], costs[#costs + 1] = string.sub(member, 1, space - 1), tonumber(string.sub(member, space + 1))
-    end
+  return members[index + 1]
+end
+
+local function parts_of(member)
+  local space = string.find(member, ' ', 1, true)
+  return string.sub(member, 1, space - 1), tonumber(string.sub(member, space + 1))
+end
+
+-- It gave so many more and is at this tag; it stays if it has more.
+local function serve(round, one, is_fresh, given, tag, stays)
+  if one[GIVEN] == 0 then table.insert(round.all_served, one) end
+  one[GIVEN], one[TAG] = one[GIVEN] + given, tag
+  if is_fresh then
+    round.at = round.at + 1
+    if stays then push(round.served, one) end
+  elseif stays then
+    sink(round.served)
+  else
+    drop_first(round.served)
   end
-  return ids[index + 1], costs[index + 1]
 end
 
 -- Whose turn, the number of the job in its queue, the job, its cost; no job where a guest has none left.
 local function give(priority)
   local round = round_of(priority)
-  local tag, tenant = round.heap[1][1], round.heap[1][2]
-  local index = round.given[tenant] or 0
-  local id, cost = read(priority, round, tenant, index)
-  if not id then return tenant, index end
-  round.given[tenant] = index + 1
-  round.gone[id] = true
-  round.time = math.max(round.time, tag)
-  round.tags[tenant] = tag + cost / round.weights[tenant]
-  if read(priority, round, tenant, index + 1) or (guest and guest[1] == priority and guest[2] == tenant) then
-    round.heap[1][1] = round.tags[tenant]
-    sink(round.heap)
-  else
-    drop_first(round.heap)
-  end
+  local one, is_fresh = first_of(round)
+  local tenant, index = one[TENANT], one[GIVEN]
+  local member = reads(priority, one, index)
+  if not member then return tenant, index end
+  local id, cost = parts_of(member)
+  if not all_calm then round.gone[id] = true end
+  round.time = math.max(round.time, one[TAG])
+  local stays = reads(priority, one, index + 1) or (guest and guest[1] == priority and guest[2] == tenant)
+  serve(round, one, is_fresh, 1, one[TAG] + cost / one[WEIGHT], stays)
   return tenant, index, id, cost
 end
 """
@@ -161,14 +190,36 @@ local LEAST_MS, KEPT, KEPT_MS = {LEAST_MS}, {KEPT}, {KEPT_MS}
     + """
 limit, now = tonumber(ARGV[2]), now_ms()
 local pulled, sums, by_class = {}, {}, {}
+local function pull(priority, id, cost)
+  pulled[#pulled + 1] = id
+  local theirs = by_class[priority]
+  if not theirs then
+    theirs = {}
+    by_class[priority], sums[priority] = theirs, 0
+  end
+  theirs[#theirs + 1] = id
+  sums[priority] = sums[priority] + cost
+end
 while #pulled < limit do
   local priority = choose()
   if not priority then break end
-  local _, _, id, cost = give(priority)
-  pulled[#pulled + 1] = id
-  by_class[priority] = by_class[priority] or {}
-  table.insert(by_class[priority], id)
-  sums[priority] = (sums[priority] or 0) + cost
+  local round = round_of(priority)
+  if all_calm and left_in(round) == 1 then
+    -- Who is alone, in a class that nobody gets a turn between, gives all at once.
+    local one, is_fresh = first_of(round)
+    local most, tag, given = limit - #pulled, one[TAG], one[GIVEN]
+    local stays = reads(priority, one, given + most)
+    for at = given + 1, math.min(given + most, #one[READ]) do
+      local id, cost = parts_of(one[READ][at])
+      round.time = math.max(round.time, tag)
+      tag = tag + cost / one[WEIGHT]
+      pull(priority, id, cost)
+    end
+    serve(round, one, is_fresh, math.min(most, #one[READ] - given), tag, stays)
+  else
+    local _, _, id, cost = give(priority)
+    pull(priority, id, cost)
+  end
 end
 if #pulled == 0 then return pulled end
 redis.call('HDEL', waits, unpack(pulled))
@@ -179,11 +230,12 @@ for priority, ids in pairs(by_class) do
   redis.call('HINCRBY', fair, 'cost' .. priority, -sums[priority])
   redis.call('HSET', fair, 'time' .. priority, round.time)
   local stay_tags, leave, leave_tags = {}, {}, {}
-  for tenant, given in pairs(round.given) do
-    redis.call('ZREMRANGEBYRANK', queue(priority, tenant), 0, given - 1)
-    local left = round.whole[tenant] and #round.ids[tenant] == given
+  for _, one in ipairs(round.all_served) do
+    local tenant = one[TENANT]
+    redis.call('ZREMRANGEBYRANK', queue(priority, tenant), 0, one[GIVEN] - 1)
+    local left = one[WHOLE] and #one[READ] == one[GIVEN]
     local tags = left and leave_tags or stay_tags
-    tags[#tags + 1] = round.tags[tenant]
+    tags[#tags + 1] = one[TAG]
     tags[#tags + 1] = tenant
     if left then leave[#leave + 1] = tenant end
   end

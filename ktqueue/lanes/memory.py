@@ -9,7 +9,7 @@ from threading import Lock
 
 from ktqueue.fair import Ahead, FairQueue
 from ktqueue.lanes.accuracy import KEPT, Accuracy, accuracy_of, error_of
-from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Ended, LaneView
+from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Ended, LaneView, sums_of
 from ktqueue.lanes.pace import SPANS, Service, pace, span_of
 from ktqueue.room import Room
 from ktqueue.turns import Entry
@@ -152,19 +152,14 @@ class MemoryLanes:
             return
         with self._lock:
             lane, now = self._lane(model), self._clock()
-            present = span_of(now)
-            lane.finished[present] += len(ended)
+            present, sums = span_of(now), sums_of(ended)
+            lane.finished[present] += sums.jobs
             for span in [span for span in lane.finished if span <= present - SPANS]:
                 del lane.finished[span]
-            for each in ended:
-                if each.cost != each.estimate:
-                    lane.queue.correct(each.tenant, each.priority, each.cost - each.estimate)
+            for tenant, priority, more in sums.more:
+                lane.queue.correct(tenant, priority, more)
             lane.service = lane.service.ended(
-                now,
-                waiting=len(lane.queue) > 0,
-                jobs=len(ended),
-                work=sum(each.estimate for each in ended),
-                run_ms=sum(each.run_ms for each in ended),
+                now, waiting=len(lane.queue) > 0, jobs=sums.jobs, work=sums.work, run_ms=sums.run_ms
             )
 
     def tell_weights(self, weights: Mapping[str, float]) -> None:

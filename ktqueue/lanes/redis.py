@@ -31,7 +31,7 @@ import orjson
 from ktqueue.fair import Ahead
 from ktqueue.lanes import lua_lane, lua_turns
 from ktqueue.lanes.accuracy import KEPT, Accuracy, accuracy_of
-from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Ended, LaneView
+from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Ended, LaneView, sums_of
 from ktqueue.lanes.pace import Service, pace
 from ktqueue.rank import HIGHEST_PRIORITY
 from ktqueue.redis_client import Client
@@ -45,7 +45,7 @@ CANCELS_KEPT = 10_000
 CANCELS_MS = 60_000
 """Slots look at every step. One that is stuck for longer learns from its lease that the job is gone."""
 
-MOST_PULLED = 1_000
+MOST_PULLED = MOST_ADDED = 1_000
 
 BACKLOG = "ktq:backlog"
 COSTS = [f"cost{priority}" for priority in range(HIGHEST_PRIORITY + 1)]
@@ -77,8 +77,9 @@ class RedisLanes:
             lanes[each.model].append((each.id, each.rank, each.due_at, each.priority, each.cost, each.tenant))
         for model, group in lanes.items():
             with self._client.served():
-                ring = self._add(args=[model, self._bell_ms, orjson.dumps(group)])
-            if ring:
+                parts = (group[start : start + MOST_ADDED] for start in range(0, len(group), MOST_ADDED))
+                rings = [self._add(args=[model, self._bell_ms, orjson.dumps(part)]) for part in parts]
+            if any(rings):
                 self._bell(model)
 
     def pull(self, model: str, limit: int) -> list[str]:
@@ -182,9 +183,9 @@ class RedisLanes:
     def count_finished(self, model: str, ended: Sequence[Ended]) -> None:
         """Feed the lane's rate and speed, and let tenants have paid what jobs did cost."""
         if ended:
-            told = [(each.tenant, each.priority, each.estimate, each.cost, each.run_ms) for each in ended]
+            sums = sums_of(ended)
             with self._client.served():
-                self._count_finished(args=[model, orjson.dumps(told)])
+                self._count_finished(args=[model, sums.jobs, sums.work, sums.run_ms, orjson.dumps(sums.more)])
 
     def tell_weights(self, weights: Mapping[str, float]) -> None:
         """The weights of tenants, for all lanes; those that are left out have 1."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, Self, TypeAlias
 
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from sqlalchemy.types import TypeEngine
 
 Columns: TypeAlias = Mapping[str, TypeEngine[Any]]
 Given: TypeAlias = Mapping[str, sa.ColumnElement[Any]]
+_Value: TypeAlias = Callable[[Sequence[Mapping[str, Any]]], Iterable[Any]]
 
 # One parameter holds the whole list, so a statement's text does not depend on how many there are.
 _TEXTS = sa.JSON().with_variant(ARRAY(sa.Text), "postgresql")
@@ -100,6 +102,46 @@ def _insert_adding(element: insert_adding, compiler: SQLCompiler, **options: Any
     return f"{insert} ON CONFLICT ({key}) DO UPDATE SET {sums}"
 
 
+class PerRow:
+    """A statement that is run once for each of some rows.
+
+    SQLAlchemy prepares each value of each row in Python, which takes as long as SQLite takes for the statement. So
+    there the text is compiled once, and a row is prepared only where a value needs it.
+    """
+
+    def __init__(self, statement: sa.Insert | sa.Update, names: Collection[str]) -> None:
+        """``names`` are of the parameters, which each row has."""
+        self._statement = statement
+        self._names = list(names)
+        self._plain: tuple[str, list[_Value]] | None = None
+
+    def __call__(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run it; there is at least one of ``rows``."""
+        if connection.dialect.name != "sqlite":
+            connection.execute(self._statement, rows)
+            return
+        if self._plain is None:
+            self._plain = self._compile(connection.dialect)
+        text, values = self._plain
+        connection.exec_driver_sql(text, list(zip(*(value(rows) for value in values), strict=False)))
+
+    def _compile(self, dialect: sa.Dialect) -> tuple[str, list[_Value]]:
+        compiled = self._statement.compile(dialect=dialect, column_keys=self._names)
+        if compiled.positiontup is None:
+            raise TypeError(f"{dialect.name} takes parameters by name")
+        return compiled.string, [self._value(name, compiled, dialect) for name in compiled.positiontup]
+
+    def _value(self, name: str, compiled: SQLCompiler, dialect: sa.Dialect) -> _Value:
+        """From all rows to what stands at one place of the text, row by row; for ever where it is the same for all."""
+        if name not in self._names:
+            constant = compiled.params[name]
+            return lambda _: repeat(constant)
+        process = compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)
+        if process is None:
+            return lambda rows: (row[name] for row in rows)
+        return lambda rows: (process(row[name]) for row in rows)
+
+
 class UpdateEach:
     """An UPDATE of many rows, each with values of its own.
 
@@ -111,7 +153,8 @@ class UpdateEach:
         """``build`` makes the statement from the expressions that stand for each row's values."""
         arrays = sa.func.unnest(*(sa.bindparam(name, type_=ARRAY(kind)) for name, kind in columns.items()))
         table = arrays.table_valued(*(sa.column(name, kind) for name, kind in columns.items())).render_derived("given")
-        self._a_row = build({name: sa.bindparam(name, type_=kind) for name, kind in columns.items()})
+        a_row = build({name: sa.bindparam(name, type_=kind) for name, kind in columns.items()})
+        self._a_row = PerRow(a_row, columns)
         self._together = build({name: table.c[name] for name in columns})
         self._names = tuple(columns)
 
@@ -122,4 +165,4 @@ class UpdateEach:
         if connection.dialect.name == "postgresql":
             connection.execute(self._together, {name: [row[name] for row in rows] for name in self._names})
         else:
-            connection.execute(self._a_row, rows)
+            self._a_row(connection, rows)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import fields
+from typing import Any, NamedTuple
 
-from ktqueue.job import Attempt, Fence, Job, JobError, JobState, Outcome, Ride, Task, Usage, Verdict, outcome_of
+from ktqueue.job import Attempt, Job, JobError, JobState, Outcome, Ride, Task, Usage, Verdict, outcome_of
 from ktqueue.sql.tables import attempts, jobs
 from ktqueue.webhook import EventType, moment
 
@@ -16,6 +16,13 @@ JOB_COLUMNS = tuple(jobs.c[name] for name in _NAMES)
 
 ATTEMPT_COLUMNS = tuple(attempts.c[field.name] for field in fields(Attempt))
 """The columns of `attempts` in the order of Attempt's fields."""
+
+NEW_ROW = (
+    *("id", "model", "task", "state", "priority", "rank", "attempt", "claims", "max_attempts", "created_at", "run_at"),
+    *("scheduled_for", "deadline_at", "retry_of", "metadata", "params", "input", "size"),
+    *("webhook_url", "webhook_target", "webhook_events", "tenant", "cost"),
+)
+"""What `row_of` gives."""
 
 _TASK, _STATE, _ERROR, _USAGE, _RIDE = (_NAMES.index(name) for name in ("task", "state", "error", "usage", "ride"))
 _STATES = {str(state): state for state in JobState}
@@ -71,23 +78,25 @@ def progress_row(job_id: str, token: str, progress: float) -> dict[str, Any]:
     return {"job_id": job_id, "held_token": token, "so_far": progress, "thousandths": thousandths}
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What is needed of a running row to keep its attempt, and to bill it."""
+class Running(NamedTuple):
+    """What is needed of a running row to know whose it is, to keep its attempt, to bill it and to tell of it."""
 
-    fence: Fence
+    id: str
+    token: str
+    claims: int
     attempt: int
     worker: str
     started_at: int
     tenant: str
     model: str
+    webhook_events: int
 
 
 def attempt_row(running: Running, verdict: Verdict) -> dict[str, Any]:
     """The attempt that ``verdict`` ends, as parameters of an INSERT; when it ended, the database says."""
     return {
-        "job_id": running.fence.job_id,
-        "claim": running.fence.claim,
+        "job_id": running.id,
+        "claim": running.claims,
         "attempt": running.attempt,
         "charged": verdict.charged,
         "worker": running.worker,

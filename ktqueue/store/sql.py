@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-from ktqueue.job import Attempt, Fence, Job, JobState, Verdict
+from ktqueue.job import Attempt, Job, JobState, Verdict
 from ktqueue.sql.clock import Clock
 from ktqueue.sql.database import Database
 from ktqueue.store import billing, noting, statements
@@ -38,7 +38,7 @@ from ktqueue.store.rows import (
 from ktqueue.turns import Entry
 from ktqueue.usage import Bill, DayOfUse, UsageQuery
 
-Note: TypeAlias = Callable[[Iterable[str]], None]
+Note: TypeAlias = Callable[[Collection[Job | Running]], None]
 
 
 class SqlStore:
@@ -74,10 +74,8 @@ class SqlStore:
         """Commit new queued jobs, all or none; one that is there already stays as it is."""
         if jobs:
             with self._noting() as (connection, note):
-                connection.execute(statements.ADD, [row_of(job) for job in jobs])
-                # Looking is cheaper than noting nothing, and most submits are told to nobody.
-                if any(job.webhook_events for job in jobs) or connection.exec_driver_sql(noting.ANY_ENDPOINT).first():
-                    note(job.id for job in jobs)
+                statements.ADD(connection, [row_of(job) for job in jobs])
+                note(jobs)
 
     def add_once(self, job: Job, key: IdempotencyKey) -> Kept:
         """Commit ``job`` unless the key is there; the unique key decides between concurrent callers."""
@@ -87,8 +85,8 @@ class SqlStore:
                 kept = connection.execute(statements.KEPT, {"tenant": job.tenant, "key": key.key}).one_or_none()
                 if kept is not None:
                     return Kept(job_id=kept.job_id, digest=kept.digest, created=False)
-            connection.execute(statements.ADD, row_of(job))
-            note([job.id])
+            statements.ADD(connection, [row_of(job)])
+            note([job])
         return Kept(job_id=job.id, digest=key.digest, created=True)
 
     def _keep(self, connection: sa.Connection, job: Job, key: IdempotencyKey) -> bool:
@@ -125,7 +123,7 @@ class SqlStore:
             within = ids if quota is None else ids[: _left(connection, quota)]
             given = {"ids": list(within), "new_token": token, "new_worker": worker, "lease_ms": lease_ms}
             claimed = {job.id: job for job in _jobs_of(connection.execute(statements.CLAIM, given))}
-            note(claimed)
+            note(claimed.values())
         return [claimed[job_id] for job_id in dict.fromkeys(ids) if job_id in claimed]
 
     def running(self, model: str) -> int:
@@ -156,7 +154,7 @@ class SqlStore:
                 "lease_ms": lease_ms,
             }
             claimed = _jobs_of(connection.execute(statements.CLAIM_SUSPECTS, given))
-            note(job.id for job in claimed)
+            note(claimed)
         return sorted(claimed, key=lambda job: (job.rank, job.id))
 
     def renew(self, token: str, ids: Sequence[str], *, lease_ms: int) -> set[str]:
@@ -171,25 +169,20 @@ class SqlStore:
             return set()
         ours = statements.LAPSED_RUNNING if only_lapsed else statements.RUNNING
         with self._noting() as (connection, note):
-            rows = connection.execute(ours, {"ids": [verdict.fence.job_id for verdict in verdicts]})
-            running = {(fence := Fence(*row[:3])): Running(fence, *row[3:]) for row in rows}
-            # The first verdict on a job is the one that counts.
-            by_fence = {verdict.fence: verdict for verdict in reversed(verdicts)}
-            fenced = [verdict for fence, verdict in by_fence.items() if fence in running]
-            again = [verdict for verdict in fenced if not verdict.state.terminal]
+            rows = connection.execute(ours, {"ids": [verdict.fence.job_id for verdict in verdicts]}).all()
+            fenced = _fenced(verdicts, [Running._make(row) for row in rows])
+            again = [(job, verdict) for job, verdict in fenced if not verdict.state.terminal]
             if again:
-                kept = [attempt_row(running[verdict.fence], verdict) for verdict in again]
-                connection.execute(statements.KEEP_ATTEMPT, kept)
-            statements.REQUEUE(connection, [_requeue_row(verdict) for verdict in again])
-            ended = [verdict for verdict in fenced if verdict.state.terminal]
-            statements.FINISH(connection, [_finish_row(verdict) for verdict in ended])
-            note(verdict.fence.job_id for verdict in ended)
+                connection.execute(statements.KEEP_ATTEMPT, [attempt_row(job, verdict) for job, verdict in again])
+            statements.REQUEUE(connection, [_requeue_row(verdict) for _, verdict in again])
+            ended = [(job, verdict) for job, verdict in fenced if verdict.state.terminal]
+            statements.FINISH(connection, [_finish_row(verdict) for _, verdict in ended])
+            note([job for job, _ in ended])
             bill = Bill()
-            for verdict in ended:
-                job = running[verdict.fence]
+            for job, verdict in ended:
                 bill.add(job.tenant, job.model, verdict.state, verdict.usage, verdict.device_s or 0.0)
             billing.write(connection, bill)
-        return {verdict.fence.job_id for verdict in fenced}
+        return {job.id for job, _ in fenced}
 
     def tell_progress(self, token: str, progress: Mapping[str, float]) -> None:
         """Leave in the outbox how far jobs have come that ``token`` still holds; not often."""
@@ -303,10 +296,11 @@ class SqlStore:
         """A transaction, and a way to leave in the outbox what has just become of jobs."""
         left = 0
 
-        def note(ids: Iterable[str]) -> None:
+        def note(changed: Collection[Job | Running]) -> None:
             nonlocal left
-            if given := list(ids):
-                left += connection.execute(noting.NOTE, {"ids": given}).rowcount
+            # Looking is cheaper than noting nothing, and most jobs are told to nobody.
+            if changed and (_own_webhooks(changed) or connection.exec_driver_sql(noting.ANY_ENDPOINT).first()):
+                left += connection.execute(noting.NOTE, {"ids": [each.id for each in changed]}).rowcount
 
         with self._database.transaction() as connection:
             yield connection, note
@@ -345,12 +339,22 @@ def _end(connection: sa.Connection, jobs: Sequence[Job], state: JobState, note: 
     """End by decree, not by verdict. The rows of ``jobs`` are locked, and none is terminal."""
     if not jobs:
         return
-    ids = [job.id for job in jobs]
-    connection.execute(statements.END, {"ids": ids, "new_state": str(state)})
-    note(ids)
+    connection.execute(statements.END, {"ids": [job.id for job in jobs], "new_state": str(state)})
+    note(jobs)
     bill = Bill()
     bill.add_unheard(jobs, state)
     billing.write(connection, bill)
+
+
+def _own_webhooks(changed: Iterable[Job | Running]) -> bool:
+    return any(each.webhook_events for each in changed)
+
+
+def _fenced(verdicts: Sequence[Verdict], rows: Sequence[Running]) -> list[tuple[Running, Verdict]]:
+    """The verdicts that may be written, of each job the first, with the rows of their jobs."""
+    running = {row[:3]: row for row in rows}
+    pairs = ((running.pop(verdict.fence, None), verdict) for verdict in verdicts)
+    return [(row, verdict) for row, verdict in pairs if row is not None]
 
 
 def _fence_row(verdict: Verdict) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from ktqueue.job import JobState
 from ktqueue.sql.clock import db_now
-from ktqueue.sql.dialects import Columns, Given, UpdateEach, among, has_entry, insert_new
+from ktqueue.sql.dialects import Columns, Given, PerRow, UpdateEach, among, has_entry, insert_new
 from ktqueue.sql.tables import (
     attempts,
     deliveries,
@@ -23,7 +23,7 @@ from ktqueue.sql.tables import (
     jobs,
 )
 from ktqueue.store.base import JobQuery, Queued
-from ktqueue.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS
+from ktqueue.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS, NEW_ROW, Running
 from ktqueue.turns import Entry
 from ktqueue.webhook import DeliveryState
 
@@ -49,7 +49,10 @@ PING = sa.select(jobs.c.id).limit(1)
 NOW = sa.select(db_now())
 
 # Due from the database's now, not from created_at: that is a client's reading of this clock and may be a little ahead.
-ADD = insert_new(jobs).values(due_at=sa.func.coalesce(sa.bindparam("scheduled_for", type_=sa.BigInteger), db_now()))
+ADD = PerRow(
+    insert_new(jobs).values(due_at=sa.func.coalesce(sa.bindparam("scheduled_for", type_=sa.BigInteger), db_now())),
+    NEW_ROW,
+)
 KEEP_KEY = insert_new(idempotency_keys).values(created_at=db_now()).execution_options(preserve_rowcount=True)
 KEPT = sa.select(idempotency_keys.c.digest, idempotency_keys.c.job_id).where(
     idempotency_keys.c.tenant == sa.bindparam("tenant"), idempotency_keys.c.key == sa.bindparam("key")
@@ -105,9 +108,7 @@ RENEW = (
 )
 
 RUNNING = (
-    sa.select(
-        *(jobs.c[name] for name in ("id", "token", "claims", "attempt", "worker", "started_at", "tenant", "model"))
-    )
+    sa.select(*(jobs.c[name] for name in Running._fields))
     .where(_given, _still_running)
     .order_by(jobs.c.id)
     .with_for_update()

@@ -218,7 +218,7 @@ def test_a_failed_transaction_leaves_nothing_behind(sql_store: SqlStore) -> None
 
     def begin_and_fail() -> None:
         with sql_store._database.transaction() as connection:
-            connection.execute(statements.ADD, row_of(job))
+            statements.ADD(connection, [row_of(job)])
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
