@@ -1,6 +1,7 @@
-"""``python -m api [DESCRIPTOR]``: serve HTTP until told to stop, its settings read from the environment.
+"""``python -m api [DESCRIPTOR…]``: serve HTTP until told to stop, its settings read from the environment.
 
-The descriptor is a listening socket that was inherited and that others may accept from, too.
+The descriptors are listening sockets that were inherited and that others may accept from, too. There are no more of
+them than processes to serve them.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def main(settings: Settings, arguments: Sequence[str]) -> None:
     # For their complaints, which the workers would only make one by one.
     bootstrap(settings)
     exposure.check(settings)
-    listener = socket.socket(fileno=int(arguments[0])) if arguments else listen(settings.host, settings.port)
+    inherited = [socket.socket(fileno=int(descriptor)) for descriptor in arguments]
+    listeners = inherited or listen(settings.host, settings.port, settings.api_workers)
     die_with_parent(settings.grace_seconds)
     log_to_stderr(settings)
     multiprocessing.set_start_method("fork")
@@ -55,9 +57,9 @@ def main(settings: Settings, arguments: Sequence[str]) -> None:
 
 def _serve(settings: Settings, arguments: Sequence[str], listener: socket.socket, counted: Path) -> None:
     # Without a successor to take them, connections are accepted to the end.
-    leave = partial(stop_accepting, listener.fileno()) if arguments else _nothing
+    leave = partial(stop_accepting, [listener.fileno() for listener in inherited])
     Server(
-        listener,
+        listeners,
         workers=settings.api_workers,
         workers_kill_timeout=math.ceil(settings.grace_seconds),
         log_level=LogLevels.error,
@@ -78,10 +80,6 @@ def edge(settings: Settings, stop_accepting: Callable[[], None], counted: Path) 
         ledger.close()
 
     return Edge(create_app(bootstrap(settings), counted), settings, leave)
-
-
-def _nothing() -> None:
-    return
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ class Answer(Response):
         """The headers, with the length of the body."""
         if not self.is_sequence:
             return super().get_wsgi_headers(environ)
-        if self.status_code not in BODILESS:
-            self.headers["Content-Length"] = str(len(self.get_data()))
+        if self.status_code not in BODILESS and "Content-Length" not in self.headers:
+            self.headers.add("Content-Length", str(len(self.get_data())))
         return self.headers
 
     def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
@@ -45,7 +45,11 @@ class Answer(Response):
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     """``body`` as JSON."""
-    return Answer(orjson.dumps(body), status, headers, content_type=JSON)
+    told = Headers()
+    told.add("Content-Type", JSON)
+    for name, value in headers.items() if headers else ():
+        told.add(name, value)
+    return Answer([orjson.dumps(body)], status, told)
 
 
 def etag_of(body: bytes) -> str:

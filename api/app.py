@@ -9,6 +9,7 @@ from flask import Flask
 
 from api import auth, errors
 from api.answers import Answer
+from api.bare import Bare
 from api.bulk import Bulk
 from api.catalogue import CatalogueResource
 from api.deliveries import Deliveries
@@ -33,7 +34,7 @@ from ktqueue.settings import Settings
 
 def create_app(services: ApiServices, counted: Path | None = None) -> Flask:
     """The application, on use cases that are already wired. ``counted`` is the folder that processes count in."""
-    app = Flask("api", static_folder=None)
+    app = Bare("api", static_folder=None)
     app.response_class = Answer
     # A path is taken as it was sent: no redirects to one that looks alike.
     app.url_map.merge_slashes = False

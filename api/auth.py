@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g
+from flask.globals import request_ctx
 
 from api.operation import Operation
 from ktqueue.access import Access
@@ -27,14 +28,17 @@ def register(app: Flask, access: Access, quotas: Quotas, operations: Iterable[Op
     scopes = _scopes(app, {(operation.method, operation.path): operation.scope for operation in operations})
 
     def identify() -> None:
+        # Itself, for `request` looks for it again whenever it is asked for something.
+        here = request_ctx.request
+        asked = here.endpoint, here.method
         # A path that is not there, or a method that is not, is nobody's business either.
-        scope = scopes.get((request.endpoint, request.method)) if request.endpoint is not None else None
-        if scope is None and (request.endpoint, request.method) in scopes:
+        scope = scopes.get(asked)
+        if scope is None and here.endpoint is not None and asked in scopes:
             return
-        g.caller = access.caller(request.environ.get("HTTP_AUTHORIZATION"))
-        if scope is not None and scope not in g.caller.scopes:
+        g.caller = sender = access.caller(here.environ.get("HTTP_AUTHORIZATION"))
+        if scope is not None and scope not in sender.scopes:
             raise Forbidden(scope)
-        g.standings = quotas.request(g.caller)
+        g.standings = quotas.request(sender)
 
     app.before_request(identify)
     app.after_request(_tell_standings)

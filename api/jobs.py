@@ -6,6 +6,7 @@ import time
 
 import orjson
 from flask import Flask, request
+from flask.globals import request_ctx
 
 from api.answers import JSON, Answer, answer, etag_of, retry_after
 from api.auth import caller, tenant
@@ -50,12 +51,14 @@ class Jobs:
 
     def submit(self) -> Answer:
         """Accept a job; wait for its end if that was preferred."""
-        parameters(request)
-        require_type(request, JSON)
-        document = decode(read(request, self._max_body_bytes))
+        # Itself, for `request` looks for it again whenever it is asked for something.
+        here = request_ctx.request
+        parameters(here)
+        require_type(here, JSON)
+        document = decode(read(here, self._max_body_bytes))
         submission = self._submissions.parse(document, caller())
-        job, created = self._intake.submit(submission, idempotency_key(request, document))
-        preferred = preference(request)
+        job, created = self._intake.submit(submission, idempotency_key(here, document))
+        preferred = preference(here)
         job, waited = self._waited(job, preferred)
         headers = {"Location": path_of(job.id)}
         if not created:

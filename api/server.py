@@ -1,16 +1,18 @@
-"""Granian's server, on a listening socket that is there already and may outlive it."""
+"""Granian's server, on listening sockets that are there already and may outlive it."""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server import MPServer
+from granian.server.mp import WorkerProcess
 
 BACKLOG = 1024
 LONGEST_HEAD = 65_536
@@ -20,10 +22,13 @@ READER_STALLS_S = 30
 
 
 class Server(MPServer):
-    """RSGI over HTTP/1.1 on ``listener``. All its processes accept from the one socket, so none loses a connection."""
+    """RSGI over HTTP/1.1. Its processes have the ``listeners`` in turn; there are no more of those than processes.
 
-    def __init__(self, listener: socket.socket, **options: Any) -> None:
-        address = listener.getsockname()
+    A process that dies loses no connection that waits: its successor accepts from the same socket.
+    """
+
+    def __init__(self, listeners: Sequence[socket.socket], **options: Any) -> None:
+        address = listeners[0].getsockname()
         super().__init__(
             "",
             address=address[0],
@@ -38,26 +43,36 @@ class Server(MPServer):
             respawn_interval=0.0,
             **options,
         )
-        self._listener = listener
+        self._listeners = listeners
 
     def _init_shared_socket(self) -> None:
-        """Granian would open one for each process, and connections that wait in it would die with that process."""
-        descriptor = self._listener.fileno()
-        if sys.platform == "linux":
-            # Connections have this from the socket that accepted them.
-            self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, READER_STALLS_S * 1000)
-            holder = SocketHolder(descriptor, False, BACKLOG)  # type: ignore[call-arg]
-        else:
-            holder = SocketHolder(descriptor, False)  # type: ignore[call-arg]
-        vars(self).update(_ssp=None, _shd=holder, _sfd=descriptor, _sso=None)
+        """Granian would open one in each process, and connections that wait in it would die with that process."""
+        self._holders = [_holder(listener) for listener in self._listeners]
+        vars(self).update(_ssp=None, _sso=None)
+
+    def _spawn_worker(  # type: ignore[override] # it has MPServer's, which differs itself
+        self, idx: int, target: Any, callback_loader: Any
+    ) -> WorkerProcess:
+        which = idx % len(self._listeners)
+        vars(self).update(_shd=self._holders[which], _sfd=self._listeners[which].fileno())
+        return super()._spawn_worker(idx, target, callback_loader)
 
 
-def stop_accepting(descriptor: int) -> None:
-    """Let the others that share a listening socket have every connection from now on.
+def _holder(listener: socket.socket) -> SocketHolder:
+    if sys.platform != "linux":
+        return SocketHolder(listener.fileno(), False)  # type: ignore[call-arg]
+    # Connections have this from the socket that accepted them.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, READER_STALLS_S * 1000)
+    return SocketHolder(listener.fileno(), False, BACKLOG)  # type: ignore[call-arg]
+
+
+def stop_accepting(descriptors: Sequence[int]) -> None:
+    """Let the others that share these listening sockets have every connection from now on.
 
     Granian stops accepting only when it also closes idle connections. So its descriptor is pointed at a socket that
     nobody connects to.
     """
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         nobody.setblocking(False)
-        os.dup2(nobody.fileno(), descriptor)
+        for descriptor in descriptors:
+            os.dup2(nobody.fileno(), descriptor)

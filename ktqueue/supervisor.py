@@ -33,7 +33,7 @@ def up(settings: Settings) -> int:
         raise ConfigurationError("KTQ_METRICS_PORT: not for `ktqueue up`, whose API tells everything at /metrics")
     catalogue = load_catalogue(settings.models)
     check_models(catalogue, list(catalogue))
-    listener = listen(settings.host, settings.port)
+    listeners = listen(settings.host, settings.port, settings.api_workers)
     home = hold_home(settings.home)
     try:
         own_redis = not settings.redis_url
@@ -44,7 +44,7 @@ def up(settings: Settings) -> int:
         counted = settings.home / "metrics"
         ledgers.empty(counted)
         os.environ[ledgers.FOLDER] = str(counted)
-        programs = [*([_redis(settings)] if own_redis else []), *_roles(settings, list(catalogue), listener)]
+        programs = [*([_redis(settings)] if own_redis else []), *_roles(settings, list(catalogue), listeners)]
         return Supervisor(programs, grace_s=settings.grace_seconds).run(
             lambda: print(_banner(settings, catalogue), flush=True)
         )
@@ -96,17 +96,31 @@ def check_models(catalogue: Catalogue, models: Sequence[str]) -> None:
                 raise ConfigurationError(f"model {model!r}: needs torch and transformers: install ktqueue[models]")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises ConfigurationError if none can."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+def listen(host: str, port: int, processes: int = 1) -> list[socket.socket]:
+    """Sockets that listen there, one for each process: Linux shares out connections among them, evenly.
+
+    Of processes that accept from one socket, whoever happens to wake first takes all that came. Elsewhere there is one
+    for all. Raises ConfigurationError if none can listen there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listeners = [socket.socket(family) for _ in range(processes if sys.platform == "linux" else 1)]
+    first, *others = listeners
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
+        for listener in listeners:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Alone, so that it finds out whether the port is free; then it shares it with the others.
+        first.bind((host, port))
+        for listener in listeners if others else ():
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for listener in others:
+            listener.bind(first.getsockname())
+        for listener in listeners:
+            listener.listen(BACKLOG)
     except OSError as error:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         raise ConfigurationError(f"can't listen on {host}:{port}: {error.strerror}") from error
-    return listener
+    return listeners
 
 
 def hold_home(home: Path) -> int:
@@ -163,9 +177,9 @@ def _redis(settings: Settings) -> Program:
     return Program("redis", argv, dict(os.environ), serves_others=True, ready=lambda: answers(path))
 
 
-def _roles(settings: Settings, models: Sequence[str], listener: socket.socket) -> list[Program]:
+def _roles(settings: Settings, models: Sequence[str], listeners: Sequence[socket.socket]) -> list[Program]:
     return [
-        _api(settings, listener),
+        _api(settings, listeners),
         *(_lane(settings, model) for model in models),
         _worker("light", settings, "light"),
         _worker("deliver", settings, "deliver"),
@@ -173,15 +187,15 @@ def _roles(settings: Settings, models: Sequence[str], listener: socket.socket) -
     ]
 
 
-def _api(settings: Settings, listener: socket.socket) -> Program:
-    """Its socket is ours: while no process accepts from it, connections wait instead of being refused."""
-    descriptor = listener.fileno()
+def _api(settings: Settings, listeners: Sequence[socket.socket]) -> Program:
+    """Its sockets are ours: while no process accepts from one, connections wait instead of being refused."""
+    descriptors = [listener.fileno() for listener in listeners]
     return Program(
         "api",
-        _python("api", str(descriptor)),
+        _python("api", *map(str, descriptors)),
         _environment(settings),
         overlaps=True,
-        inherits=[descriptor],
+        inherits=descriptors,
         ready=lambda: _api_ready(settings),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 RFC_3339 = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})",
@@ -13,9 +14,15 @@ RFC_3339 = re.compile(
 
 def rfc3339(instant: int) -> str:
     """In UTC, to the millisecond."""
-    seconds, ms = divmod(instant, 1000)
     # In whole numbers: far from now a float does not hold milliseconds.
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{ms:03}Z"
+    seconds, ms = divmod(instant, 1000)
+    return f"{_to_the_second(seconds)}.{ms:03}Z"
+
+
+@lru_cache(maxsize=1024)
+def _to_the_second(seconds: int) -> str:
+    """Most that is told happened of late, and so in the same few seconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def unix_ms(text: object) -> int:

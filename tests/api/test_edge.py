@@ -38,7 +38,8 @@ def served(tmp_path: Path, redis_url: str) -> Iterator[Served]:
 @pytest.fixture
 def handed(tmp_path: Path, redis_url: str) -> Iterator[Served]:
     """One on a socket that outlives it."""
-    with listen("127.0.0.1", free_port()) as listener:
+    [listener] = listen("127.0.0.1", free_port())
+    with listener:
         one = Served(tmp_path, redis_url, listener)
         yield one
         one.stop()

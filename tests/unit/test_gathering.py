@@ -79,12 +79,23 @@ def test_a_fault_that_one_job_causes_is_not_its_neighbours() -> None:
             raise ValueError("this one can't be kept")
         kept.extend(jobs)
 
-    gather = Gathering(commit)
-    with ThreadPoolExecutor(2) as pool:
-        with gather._turn:
-            calls = {pool.submit(gather, one): one for one in (good, bad)}
-            while len(gather._waiting) < 2:
-                pass
+    first, entered, released = job(), Event(), Event()
+
+    def commit_after_both_came(jobs: Sequence[Job]) -> None:
+        if first in jobs:
+            entered.set()
+            assert released.wait(30)
+        commit(jobs)
+
+    gather = Gathering(commit_after_both_came)
+    with ThreadPoolExecutor(3) as pool:
+        ahead = pool.submit(gather, first)
+        assert entered.wait(30)
+        calls = {pool.submit(gather, one): one for one in (good, bad)}
+        while len(gather._waiting) < 2:
+            pass
+        released.set()
+        ahead.result(30)
         failed = [one for call, one in calls.items() if call.exception(30) is not None]
     assert failed == [bad]
-    assert kept == [good]
+    assert kept == [first, good]

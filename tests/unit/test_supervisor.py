@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_an_address_of_another_machine_is_named() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_connections_are_taken_from_the_first_moment(host: str) -> None:
     try:
-        listener = listen(host, free_port())
+        [listener] = listen(host, free_port())
     except ConfigurationError as error:
         pytest.skip(str(error))
     with listener, socket.create_connection(listener.getsockname()[:2]) as client:
@@ -60,6 +61,20 @@ def test_connections_are_taken_from_the_first_moment(host: str) -> None:
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.recv(5) == b"hello"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shares out connections")
+def test_connections_are_shared_out_among_processes_and_with_no_other_service() -> None:
+    port = free_port()
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(listener) for listener in listen("127.0.0.1", port, 2)]
+        for _ in range(64):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        for listener in listeners:
+            accepted, _ = listener.accept()
+            accepted.close()
+        with pytest.raises(ConfigurationError, match="Address already in use"):
+            listen("127.0.0.1", port, 2)
 
 
 # --- the home --------------------------------------------------------------------------------------------------
