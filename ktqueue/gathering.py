@@ -8,6 +8,9 @@ from threading import Lock
 from ktqueue.errors import Unavailable
 from ktqueue.job import Job
 
+PATIENCE_S = 0.002
+"""Whoever commits waits so long at most for as many to join as came the last time."""
+
 
 class _Waiting:
     """A job that is to be committed, and the caller who waits until it is, or until it is his turn to commit."""
@@ -19,25 +22,29 @@ class _Waiting:
         self._asleep = Lock()
         self._asleep.acquire()
 
-    def sleep(self) -> None:
-        """Until somebody wakes it."""
-        self._asleep.acquire()
+    def sleep(self, at_most_s: float = -1) -> None:
+        """Until somebody wakes it; so long at most, if that is not below 0."""
+        self._asleep.acquire(timeout=at_most_s)
 
     def wake(self) -> None:
-        """Once."""
+        """Once for each time that it sleeps."""
         self._asleep.release()
 
 
 class Gathering:
-    """Thread-safe. A caller that finds nobody at work commits at once, so nobody waits for company.
+    """Thread-safe. A caller that finds nobody at work commits at once; alone, nobody waits for company.
 
-    Whoever has committed wakes those of its group, and one of those who came meanwhile to commit the next: each is
-    woken once. ``commit`` takes all of a group or none of it, and may be repeated. While it is Unavailable, every
-    caller of the group is told so; any other fault may be one job's alone, so the group is then committed one by one.
+    Whoever has committed wakes those of its group, and one of those who came meanwhile to commit the next. While they
+    come in company, a moment's patience makes groups large, and a commit costs much the same for many as for one.
+    ``commit`` takes all of a group or none of it, and may be repeated. While it is Unavailable, every caller of the
+    group is told so; any other fault may be one job's alone, so the group is then committed one by one.
     """
 
-    def __init__(self, commit: Callable[[Sequence[Job]], None]) -> None:
+    def __init__(self, commit: Callable[[Sequence[Job]], None], *, patience_s: float = PATIENCE_S) -> None:
         self._commit = commit
+        self._patience_s = patience_s
+        self._last = 0
+        self._leader: _Waiting | None = None
         self._waiting: list[_Waiting] = []
         self._at_work = False
         self._lock = Lock()
@@ -47,6 +54,9 @@ class Gathering:
         mine = _Waiting(job)
         with self._lock:
             self._waiting.append(mine)
+            if self._leader is not None and len(self._waiting) >= self._last:
+                self._leader.wake()
+                self._leader = None
             must_wait, self._at_work = self._at_work, True
         if must_wait:
             mine.sleep()
@@ -57,7 +67,14 @@ class Gathering:
 
     def _lead(self, leader: _Waiting) -> None:
         with self._lock:
+            some_are_missing = len(self._waiting) < self._last
+            self._leader = leader if some_are_missing else None
+        if some_are_missing:
+            leader.sleep(self._patience_s)
+        with self._lock:
+            self._leader = None
             group, self._waiting = self._waiting, []
+            self._last = len(group)
         self._commit_group(group)
         with self._lock:
             following = self._waiting[0] if self._waiting else None

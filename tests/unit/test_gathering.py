@@ -57,6 +57,40 @@ def test_callers_who_come_during_a_commit_share_the_next() -> None:
     assert {one.id for one in commits.groups[1]} == {one.id for one in later}
 
 
+def test_whoever_commits_after_a_group_waits_for_as_many() -> None:
+    commits = Commits()
+    gather = Gathering(commits, patience_s=30)
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(gather, job())]
+        assert commits.entered.wait(30)
+        calls += [pool.submit(gather, job()) for _ in range(2)]
+        while len(gather._waiting) < 2:
+            pass
+        commits.released.set()
+        for call in calls:
+            call.result(30)
+        for call in [pool.submit(gather, job()) for _ in range(2)]:
+            call.result(30)
+    assert [len(group) for group in commits.groups] == [1, 2, 2]
+
+
+def test_nobody_waits_long_for_those_who_do_not_come() -> None:
+    commits = Commits()
+    gather = Gathering(commits, patience_s=0)
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(gather, job())]
+        assert commits.entered.wait(30)
+        calls += [pool.submit(gather, job()) for _ in range(2)]
+        while len(gather._waiting) < 2:
+            pass
+        commits.released.set()
+        for call in calls:
+            call.result(30)
+    gather(job())
+    gather(job())
+    assert [len(group) for group in commits.groups] == [1, 2, 1, 1]
+
+
 def test_what_a_commit_raises_reaches_every_caller_and_nobody_after() -> None:
     commits = Commits()
     commits.away = True
