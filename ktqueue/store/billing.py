@@ -7,25 +7,26 @@ transaction, so that nobody waits for that row longer than a commit takes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
 
 from ktqueue.sql.clock import db_now
-from ktqueue.sql.dialects import insert_adding
+from ktqueue.sql.dialects import PerRow, insert_adding
 from ktqueue.sql.tables import usage
 from ktqueue.usage import DAY_MS, Bill, DayOfUse, UsageQuery, Use
 
+_NAMES = [field.name for field in fields(Use)]
 # Inline: nobody asks which day the database made it.
-ADD = insert_adding(usage).values(day=db_now() // DAY_MS).inline()
-_COLUMNS = [usage.c.day, *(usage.c[field.name] for field in fields(Use))]
+ADD = PerRow(insert_adding(usage).values(day=db_now() // DAY_MS).inline(), _NAMES)
+_COLUMNS = [usage.c.day, *(usage.c[name] for name in _NAMES)]
 
 
 def write(connection: sa.Connection, bill: Bill) -> None:
     """Add what jobs used that end in this transaction."""
     if uses := bill.uses():
-        connection.execute(ADD, [asdict(use) for use in uses])
+        ADD(connection, [{name: getattr(use, name) for name in _NAMES} for use in uses])
 
 
 def search(query: UsageQuery) -> sa.Select[Any]:
