@@ -52,10 +52,12 @@ def main(settings: Settings, arguments: Sequence[str]) -> None:
     gc.freeze()
     counted = os.environ.get(FOLDER)
     with nullcontext(Path(counted)) if counted else own_folder() as folder:
-        _serve(settings, arguments, listener, folder)
+        _serve(settings, listeners, inherited, folder)
 
 
-def _serve(settings: Settings, arguments: Sequence[str], listener: socket.socket, counted: Path) -> None:
+def _serve(
+    settings: Settings, listeners: Sequence[socket.socket], inherited: Sequence[socket.socket], counted: Path
+) -> None:
     # Without a successor to take them, connections are accepted to the end.
     leave = partial(stop_accepting, [listener.fileno() for listener in inherited])
     Server(
