@@ -59,6 +59,8 @@ def link(ends: Ends, rendezvous: Path) -> Links:
     """Find the other stages of the same machine through a file, and say hello to each neighbour."""
     # Multicast over NVLink can take a whole host's GPUs along when a process dies.
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
+    # torch warns that all sends of a group are one after the other, which is why there is one for each way.
+    os.environ.setdefault("TORCH_NCCL_SHOW_EAGER_INIT_P2P_SERIALIZATION_WARNING", "false")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     cuda = ends.device.type == "cuda"
     distributed.init_process_group(

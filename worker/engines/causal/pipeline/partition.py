@@ -47,9 +47,12 @@ def split(times: Sequence[Times]) -> list[range]:
         ends = range(stage + 1, layers - later + 1) if later else range(layers, layers + 1)
         best = {
             end: min(
-                (max(slowest, sums[end] - sums[begin] + extra), [*cuts, range(begin, end)])
-                for begin, (slowest, cuts) in best.items()
-                if begin < end
+                (
+                    (max(slowest, sums[end] - sums[begin] + extra), [*cuts, range(begin, end)])
+                    for begin, (slowest, cuts) in best.items()
+                    if begin < end
+                ),
+                key=lambda found: found[0],
             )
             for end in ends
         }
