@@ -8,6 +8,7 @@ from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from api.inputs import STRICT
+from ktqueue.roster import WORKER_NAME
 from ktqueue.tenant import TENANT_NAME
 
 MOST_AT_ONCE = 1_000_000
@@ -22,6 +23,17 @@ class LaneChanges(TypedDict, total=False):
         Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] | None,
         Field(description="Most of its jobs that may run at once, over all slots; null: as many as fit."),
     ]
+
+
+WorkerName = Annotated[str, Field(pattern=f"^{WORKER_NAME.pattern}$")]
+
+
+@with_config(STRICT)
+class MoveRequest(TypedDict, total=False):
+    """Which worker a model is to leave, which it is to go to: at least one of them."""
+
+    from_worker: Annotated[WorkerName, Field(description="Who is to serve it no more.")]
+    to_worker: Annotated[WorkerName, Field(description="Who is to serve it.")]
 
 
 @with_config(STRICT)

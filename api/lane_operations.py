@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from api.lane_inputs import LaneChanges, PurgeRequest
+from api.lane_inputs import LaneChanges, MoveRequest, PurgeRequest
 from api.lanes import LANES
 from api.operation import Operation, Reply, parameter
 from api.query import MOST_TOKENS
-from api.schemas import LaneBody, LaneList, PurgeBody, WorkerList
-from api.workers import WORKERS
+from api.schemas import LaneBody, LaneList, PurgeBody, RosterList, WorkerList
+from api.workers import ROSTERS, WORKERS
 from ktqueue.room import ANSWER_TOKENS, PROMPT_TOKENS
 from ktqueue.tenant import Scope
 
@@ -67,6 +67,16 @@ LANE_OPERATIONS = [
     _order(f"{ONE}/drain", "drainLane", summary="Take no new jobs, and run those that are there"),
     _operation(
         "post",
+        f"{ONE}/move",
+        "moveLane",
+        summary="Have one worker serve its model no more, and another serve it",
+        replies=NOW,
+        problems=(400, 404, 413, 415, 422, 503),
+        parameters=[MODEL],
+        body=MoveRequest,
+    ),
+    _operation(
+        "post",
         f"{ONE}/purge",
         "purgeLane",
         summary="Cancel what is queued, for some seconds at most, or count what that would be",
@@ -82,6 +92,16 @@ LANE_OPERATIONS = [
         "workers",
         "The slots that live, and what each holds",
         {200: Reply("All.", WorkerList)},
+        problems=(422, 503),
+        scope=Scope.LANES_READ,
+    ),
+    Operation(
+        "get",
+        ROSTERS,
+        "listRosters",
+        "workers",
+        "The workers that live, and the models that each is to serve",
+        {200: Reply("All.", RosterList)},
         problems=(422, 503),
         scope=Scope.LANES_READ,
     ),

@@ -8,7 +8,7 @@ from flask import Flask, request
 
 from api.answers import JSON, Answer, answer
 from api.body import decode, read, require_type
-from api.lane_inputs import LaneChanges, PurgeRequest
+from api.lane_inputs import LaneChanges, MoveRequest, PurgeRequest
 from api.query import parameters, tokens
 from api.schemas import LaneBody, LaneCapacity, LaneEtaError, LaneList, PurgeBody
 from api.services import ApiServices
@@ -23,7 +23,7 @@ from ktqueue.store.base import Queued
 
 LANES = "/api/v1/lanes"
 MOST_BYTES = 65_536
-CHANGES, PURGE = Shape(LaneChanges), Shape(PurgeRequest)
+CHANGES, MOVE, PURGE = Shape(LaneChanges), Shape(MoveRequest), Shape(PurgeRequest)
 
 
 class Lanes:
@@ -43,6 +43,7 @@ class Lanes:
         app.add_url_rule(f"{one}/pause", "pause_lane", self.pause, methods=["POST"])
         app.add_url_rule(f"{one}/resume", "resume_lane", self.resume, methods=["POST"])
         app.add_url_rule(f"{one}/drain", "drain_lane", self.drain, methods=["POST"])
+        app.add_url_rule(f"{one}/move", "move_lane", self.move, methods=["POST"])
         app.add_url_rule(f"{one}/purge", "purge_lane", self.purge, methods=["POST"])
 
     def list(self) -> Answer:
@@ -82,6 +83,13 @@ class Lanes:
         """Take no jobs, and run those that are there."""
         return self._order(model, LaneMode.DRAINING)
 
+    def move(self, model: str) -> Answer:
+        """Have one worker serve it no more, and another serve it."""
+        parameters(request)
+        alias, asked = self._known(model), MOVE.parse(_document())
+        self._operating.move(alias, source=asked.get("from_worker"), target=asked.get("to_worker"))
+        return self._told(alias)
+
     def purge(self, model: str) -> Answer:
         """Cancel what is queued, or only count it."""
         parameters(request)
@@ -118,10 +126,11 @@ class Lanes:
         return answer(next(self._bodies([model], PROMPT_TOKENS, ANSWER_TOKENS)))
 
     def _bodies(self, models: Sequence[str], prompt_tokens: int, answer_tokens: int) -> Iterator[LaneBody]:
-        controls = self._operating.controls()
+        controls, workers = self._operating.controls(), self._operating.serving(models)
         instances = self._operating.instances()
         for status in self._intake.lanes(models):
-            body = _lane(status, controls.get(status.model, UNCONTROLLED), prompt_tokens, answer_tokens)
+            control = controls.get(status.model, UNCONTROLLED)
+            body = _lane(status, control, workers[status.model], prompt_tokens, answer_tokens)
             body["instances"] = [
                 {**instance_body(each), "jobs_at_once": each.room.at_once(prompt_tokens, answer_tokens)}
                 for each in instances.get(status.model, ())
@@ -134,12 +143,15 @@ def _document() -> object:
     return decode(read(request, MOST_BYTES))
 
 
-def _lane(status: LaneStatus, control: LaneControl, prompt_tokens: int, answer_tokens: int) -> LaneBody:
+def _lane(
+    status: LaneStatus, control: LaneControl, workers: list[str], prompt_tokens: int, answer_tokens: int
+) -> LaneBody:
     return {
         "model": status.model,
         "object": "lane",
         "mode": control.mode,
         "concurrency": control.concurrency,
+        "workers": workers,
         "depth": status.depth,
         "running": status.running,
         "throughput": None if status.rate is None else round(status.rate, 3),

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 from ktqueue.bodies import AttemptBody, JobBody, Time
 from ktqueue.control import LaneMode
 from ktqueue.instance import STATES as INSTANCE_STATES
+from ktqueue.presence.base import SlotState
 from ktqueue.webhook import SUBSCRIBABLE, TITLES, DeliveryState, Disabled
 from ktqueue.webhooks import CircuitState
 
@@ -138,6 +139,7 @@ class LaneBody(TypedDict):
         Field(description="`paused` keeps what it takes, `draining` takes nothing and runs what it has."),
     ]
     concurrency: Annotated[int | None, Field(description="Most jobs that may run at once; null: as many as fit.")]
+    workers: Annotated[list[str], Field(description="Those that live and are to serve it; empty: its jobs wait.")]
     depth: Annotated[int, Field(description="Jobs that wait.")]
     running: int
     throughput: Annotated[float | None, Field(description="Jobs finished per second of late; null: too few to say.")]
@@ -184,16 +186,24 @@ class WorkerBody(TypedDict):
 
     name: Annotated[str, Field(description="As attempts tell it.")]
     object: Literal["worker"]
+    worker: Annotated[str, Field(description="Whose slot it is, as `/api/v1/rosters` has it.")]
     host: str
     pid: int | None
     model: str
+    state: Annotated[
+        str,
+        WithJsonSchema({"type": "string", "enum": [state.value for state in SlotState]}),
+        Field(description="`starting` loads its model, `stopping` takes no more jobs."),
+    ]
     slot: Annotated[int, Field(ge=0, description="Which of its worker's slots for this model it is.")]
     device: Annotated[str, Field(description="Where it computes, for people.")]
-    capacity: WorkerCapacity
+    capacity: Annotated[WorkerCapacity | None, Field(description="null while it starts.")]
     running: Annotated[int, Field(ge=0, description="Jobs in it.")]
     instances: Annotated[list[InstanceBody], Field(description="The servers that it passes jobs on to.")]
     pulse: WorkerPulse
-    ready_at: Annotated[Time, Field(description="When it had loaded its model, by its own clock.")]
+    ready_at: Annotated[
+        Time | None, Field(description="When it had loaded its model, by its own clock; null while it starts.")
+    ]
     heartbeat_at: Annotated[Time, Field(description="When it told this.")]
 
 
@@ -202,6 +212,25 @@ class WorkerList(TypedDict):
 
     object: Literal["list"]
     data: list[WorkerBody]
+    next_cursor: None
+
+
+class RosterBody(TypedDict):
+    """The models that one worker serves."""
+
+    worker: Annotated[str, Field(description="By `KTQ_WORKER_NAME`, or its host's name.")]
+    object: Literal["roster"]
+    host: str
+    models: Annotated[list[str], Field(description="Those that it is to serve; see its slots for how far that is.")]
+    offers: Annotated[list[str], Field(description="Those that its catalogue has, so that they can be moved to it.")]
+    heartbeat_at: Annotated[Time, Field(description="When it told this.")]
+
+
+class RosterList(TypedDict):
+    """Every worker that told of late, by name."""
+
+    object: Literal["list"]
+    data: list[RosterBody]
     next_cursor: None
 
 

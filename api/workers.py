@@ -1,4 +1,4 @@
-"""/api/v1/workers: the slots that live, and what each holds."""
+"""/api/v1/workers: the slots that live, and what each holds; /api/v1/rosters: the models that each worker serves."""
 
 from __future__ import annotations
 
@@ -6,31 +6,41 @@ from flask import Flask, request
 
 from api.answers import Answer, answer
 from api.query import parameters
-from api.schemas import InstanceBody, WorkerBody, WorkerList, WorkerPulse
+from api.schemas import InstanceBody, RosterBody, RosterList, WorkerBody, WorkerCapacity, WorkerList, WorkerPulse
 from api.services import ApiServices
 from ktqueue.instance import Instance
-from ktqueue.operating import SlotStatus
+from ktqueue.operating import SlotStatus, WorkerStatus
 from ktqueue.presence.base import Pulse
+from ktqueue.room import Room
 from ktqueue.times import rfc3339
 
 WORKERS = "/api/v1/workers"
+ROSTERS = "/api/v1/rosters"
 
 
 class Workers:
-    """The resource."""
+    """The resources."""
 
     def __init__(self, services: ApiServices) -> None:
         self._operating = services.operating
 
     def register(self, app: Flask) -> None:
-        """Add the route."""
+        """Add the routes."""
         app.add_url_rule(WORKERS, "list_workers", self.list, methods=["GET"])
+        app.add_url_rule(ROSTERS, "list_rosters", self.rosters, methods=["GET"])
 
     def list(self) -> Answer:
         """Every slot that told of late."""
         parameters(request)
         data = [_worker(status) for status in self._operating.slots()]
         body: WorkerList = {"object": "list", "data": data, "next_cursor": None}
+        return answer(body)
+
+    def rosters(self) -> Answer:
+        """Every worker that told of late."""
+        parameters(request)
+        data = [_roster(status) for status in self._operating.workers()]
+        body: RosterList = {"object": "list", "data": data, "next_cursor": None}
         return answer(body)
 
 
@@ -53,20 +63,34 @@ def _worker(status: SlotStatus) -> WorkerBody:
     return {
         "name": slot.name,
         "object": "worker",
+        "worker": slot.worker,
         "host": slot.host,
         "pid": slot.pid,
         "model": slot.model,
+        "state": slot.state,
         "slot": slot.number,
         "device": slot.device,
-        "capacity": {
-            "jobs": slot.room.jobs,
-            "cache_tokens": slot.room.tokens,
-            "block_tokens": slot.room.block_tokens,
-        },
+        "capacity": None if slot.room is None else _capacity(slot.room),
         "running": slot.running,
         "instances": [instance_body(each) for each in slot.instances],
         "pulse": _pulse(slot.pulse),
-        "ready_at": rfc3339(slot.since),
+        "ready_at": None if slot.since is None else rfc3339(slot.since),
+        "heartbeat_at": rfc3339(status.told_at),
+    }
+
+
+def _capacity(room: Room) -> WorkerCapacity:
+    return {"jobs": room.jobs, "cache_tokens": room.tokens, "block_tokens": room.block_tokens}
+
+
+def _roster(status: WorkerStatus) -> RosterBody:
+    worker = status.worker
+    return {
+        "worker": worker.name,
+        "object": "roster",
+        "host": worker.host,
+        "models": list(worker.models),
+        "offers": list(worker.offers),
         "heartbeat_at": rfc3339(status.told_at),
     }
 

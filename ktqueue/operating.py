@@ -1,22 +1,22 @@
-"""What operators may do: look at slots and usage; pause, resume, drain, bound and purge lanes. Called by the API."""
+"""What operators may do: look at workers and usage; pause, resume, drain, bound, purge and move lanes. For the API."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ktqueue.control import LaneControl, LaneMode
 from ktqueue.controls.base import Controls
-from ktqueue.errors import LanesUnavailable
+from ktqueue.errors import Invalid, LanesUnavailable
 from ktqueue.events.base import Events
 from ktqueue.history import terminal_event
 from ktqueue.instance import ELSEWHERE, Instance
 from ktqueue.job import Job, JobState
 from ktqueue.lanes.base import Lanes
-from ktqueue.presence.base import Presence, Slot
+from ktqueue.presence.base import Presence, Slot, Worker
 from ktqueue.store.base import LaneCensus, Queued, Store
 from ktqueue.usage import DayOfUse, UsageQuery
 
@@ -40,6 +40,14 @@ class SlotStatus:
     """A slot, as it told itself at ``told_at``, Unix ms."""
 
     slot: Slot
+    told_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker, as it told itself at ``told_at``, Unix ms."""
+
+    worker: Worker
     told_at: int
 
 
@@ -101,6 +109,17 @@ class Operating:
         """How many slots of each model live. Raises LanesUnavailable; asks nobody but Redis."""
         return Counter(each.slot.model for each in self._presence.slots())
 
+    def workers(self) -> list[WorkerStatus]:
+        """Every worker that lives. Raises LanesUnavailable."""
+        seen = self._presence.workers()
+        now = self._store.now()
+        return [WorkerStatus(each.worker, now - each.age_ms) for each in seen]
+
+    def serving(self, models: Collection[str]) -> dict[str, list[str]]:
+        """By model, the names of the workers that live and are to serve it. Raises LanesUnavailable."""
+        seen = self._presence.workers()
+        return {model: [each.worker.name for each in seen if model in each.worker.models] for model in models}
+
     def now(self) -> int:
         """The store's clock, Unix ms."""
         return self._store.now()
@@ -118,6 +137,25 @@ class Operating:
         """Let at most so many (1 or more) jobs of a lane run at once, over all its slots; None: as many as fit."""
         self._controls.set_concurrency(model, most)
         self._ring(model)
+
+    def move(self, model: str, *, source: str | None, target: str | None) -> None:
+        """Have the worker ``source`` serve a model no more, and ``target`` serve it from now on.
+
+        Either may be left out. ``source`` may be dead: it serves the model no more if it comes back. Raises Invalid,
+        LanesUnavailable.
+        """
+        if source == target:
+            raise Invalid("name the worker that it is to leave, the one that it is to go to, or both")
+        if target is not None:
+            self._check_offers(target, model)
+        self._controls.move(model, source=source, target=target)
+
+    def _check_offers(self, name: str, model: str) -> None:
+        living = {seen.worker.name: seen.worker for seen in self._presence.workers()}
+        if name not in living:
+            raise Invalid(f"no worker {name!r} lives; there are: {', '.join(living) or 'none'}", field="to_worker")
+        if model not in living[name].offers:
+            raise Invalid(f"the worker {name!r} has no {model!r} in its models.toml", field="to_worker")
 
     def count(self, which: Queued) -> int:
         """How many jobs a purge would cancel now."""

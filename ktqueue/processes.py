@@ -50,8 +50,10 @@ class Program:
 class _Child:
     """One program's process, through its lives. Each is the leader of a process group of its own."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, *, besides: bool = False) -> None:
         self.program = program
+        self.besides = besides
+        """Whether it runs only as long as it is asked for."""
         self.wanted = False
         """Whether it is to run: to be started, and again whenever it has ended."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -146,14 +148,28 @@ class Supervisor:
     """Runs programs until SIGTERM or SIGINT, then ends them all within about ``grace_s`` + 4 s.
 
     SIGHUP replaces them one after the other, without those that serve the others.
+
+    ``asked`` is called again and again, and must not wait: the programs that are to run besides, all of them, when that
+    has changed; None is no news. One that is no longer among them is ended within the grace, and comes again, if it is
+    asked for again, only then.
     """
 
-    def __init__(self, programs: Sequence[Program], *, grace_s: float) -> None:
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        *,
+        grace_s: float,
+        asked: Callable[[], Sequence[Program] | None] = lambda: None,
+    ) -> None:
         self._servers = [_Child(program) for program in programs if program.serves_others]
         self._others = [_Child(program) for program in programs if not program.serves_others]
+        self._leaving: list[tuple[_Child, float]] = []
+        self._asked = asked
+        self._besides: dict[str, Program] = {}
         self._grace_s = grace_s
         self._stopping = False
         self._rolling = False
+        self._follows = True
         self._in_terminal = os.isatty(STDIN)
 
     def run(self, on_ready: Callable[[], None], *, start_timeout_s: float = START_TIMEOUT_S) -> int:
@@ -164,7 +180,7 @@ class Supervisor:
         try:
             return self._run(on_ready, start_timeout_s)
         finally:
-            self._end(self._others, self._grace_s)
+            self._end([*self._others, *(child for child, _ in self._leaving)], self._grace_s)
             self._end(self._servers, 0.0)
 
     def _run(self, on_ready: Callable[[], None], start_timeout_s: float) -> int:
@@ -172,7 +188,7 @@ class Supervisor:
         for children in (self._servers, self._others):
             for child in children:
                 child.wanted = True
-            for child in children:
+            for child in list(children):
                 if not self._tend_until(child.ready, start_until - time.monotonic()) and not self._stopping:
                     waiting = [each.program.name for each in children if not each.ready()]
                     logger.error("not ready in time: %s", ", ".join(waiting))
@@ -182,15 +198,36 @@ class Supervisor:
         while not self._stopping:
             self._tend()
             if self._rolling:
+                self._rolling = self._follows = False
                 self._roll(start_timeout_s)
+                self._follows = True
         return 0
 
+    def _follow(self) -> None:
+        """Start what is asked for besides, and end what is not any more."""
+        if (programs := self._asked()) is not None:
+            self._besides = {program.name: program for program in programs}
+        now = time.monotonic()
+        for child in [child for child in self._others if child.besides and child.program.name not in self._besides]:
+            logger.info("%s is to end", child.program.name)
+            child.wanted = False
+            child.signal(signal.SIGTERM, group=False)
+            self._others.remove(child)
+            self._leaving.append((child, now + self._grace_s + AFTER_GRACE_S))
+        for child, until in [each for each in self._leaving if each[0].gone() or now > each[1]]:
+            child.kill()
+            self._leaving.remove((child, until))
+        there = {child.program.name for child in [*self._others, *(child for child, _ in self._leaving)]}
+        for program in [program for name, program in self._besides.items() if name not in there]:
+            new = _Child(program, besides=True)
+            new.wanted = True
+            self._others.append(new)
+
     def _roll(self, start_timeout_s: float) -> None:
-        """Replace each program's process; no further once a new one does not get ready."""
-        self._rolling = False
+        """Replace each program's process; no further once a new one does not get ready. Orders wait for the end."""
         logger.info("a rolling restart begins")
         for old in list(self._others):
-            new = _Child(old.program)
+            new = _Child(old.program, besides=old.besides)
             self._others.insert(self._others.index(old), new)
             if not old.program.overlaps:
                 self._dismiss(old)
@@ -222,6 +259,8 @@ class Supervisor:
         return True
 
     def _tend(self) -> None:
+        if self._follows:
+            self._follow()
         for child in self._servers + self._others:
             child.tend()
         time.sleep(TICK_S)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from ktqueue.errors import ConfigurationError
+from ktqueue.roster import WORKER_NAME
 from ktqueue.webhook_addresses import AddressRules
 
 PREFIX = "KTQ_"
@@ -49,6 +50,10 @@ class Settings(BaseModel):
     redis_url: str = Field(
         default="",
         description="`redis://`, `rediss://` or `unix://`. Empty: `ktqueue up` starts a server of its own.",
+    )
+    worker_name: str = Field(
+        default="",
+        description="Under which name operators move models to and from the workers here. Empty: the host's name.",
     )
     models: Path = Field(
         default=Path(__file__).resolve().parent.parent / "models.toml", description="The model catalogue."
@@ -153,6 +158,15 @@ class Settings(BaseModel):
             raise PydanticCustomError(
                 "keys",
                 "must be keys separated by commas, each base64 of 32 bytes, as `openssl rand -base64 32` makes one",
+            )
+        return value
+
+    @field_validator("worker_name")
+    @classmethod
+    def _fit_for_a_url(cls, value: str) -> str:
+        if value and not WORKER_NAME.fullmatch(value):
+            raise PydanticCustomError(
+                "name", "must be of letters, digits, '.', '_' and '-', and begin with a letter or digit"
             )
         return value
 

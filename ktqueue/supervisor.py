@@ -12,16 +12,21 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeAlias
 
 from ktqueue import ledgers
 from ktqueue.embedded import answers, server_command, socket_path
 from ktqueue.errors import ConfigurationError
 from ktqueue.models import Catalogue, load_catalogue
 from ktqueue.processes import Program, Supervisor
+from ktqueue.roster import Ear, named
 from ktqueue.settings import Settings
 
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
+
+Asked: TypeAlias = Callable[[], Sequence[Program] | None]
+"""The programs that are to run besides, when that has changed; None is no news."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +49,9 @@ def up(settings: Settings) -> int:
         counted = settings.home / "metrics"
         ledgers.empty(counted)
         os.environ[ledgers.FOLDER] = str(counted)
-        programs = [*([_redis(settings)] if own_redis else []), *_roles(settings, list(catalogue), listeners)]
-        return Supervisor(programs, grace_s=settings.grace_seconds).run(
+        ear = Ear()
+        programs = [*([_redis(settings)] if own_redis else []), *_roles(settings, list(catalogue), listeners, ear)]
+        return Supervisor(programs, grace_s=settings.grace_seconds, asked=_lanes(settings, catalogue, ear)).run(
             lambda: print(_banner(settings, catalogue), flush=True)
         )
     finally:
@@ -55,26 +61,34 @@ def up(settings: Settings) -> int:
 
 
 def worker(settings: Settings, models: Sequence[str]) -> int:
-    """Serve the lanes of ``models`` (all, if none is named) until told to stop; the exit status."""
+    """Serve the lanes of ``models`` (all, if none is named) until told to stop; the exit status.
+
+    What operators have ordered of this worker comes before that.
+    """
     _log_plainly(settings)
     catalogue = load_catalogue(settings.models)
     chosen = list(models) or list(catalogue)
     check_models(catalogue, chosen)
-    said = ", ".join(chosen)
-    return _counted(settings, lambda: [_lane(settings, model) for model in chosen], said)
+    ear = Ear()
+    return _counted(
+        settings,
+        lambda: [_roster(settings, chosen, ear)],
+        f"as {named(settings.worker_name)}",
+        asked=_lanes(settings, catalogue, ear),
+    )
 
 
 def counted_role(settings: Settings, role: str) -> int:
     """Serve ``light`` or ``deliver``, and what it counts, until told to stop; the exit status."""
     _log_plainly(settings)
-    return _counted(settings, lambda: [_worker(role, settings, role)], role)
+    return _counted(settings, lambda: [_worker(role, settings, role)], role, asked=lambda: None)
 
 
-def _counted(settings: Settings, programs: Callable[[], list[Program]], said: str) -> int:
-    """Run programs; and one that tells what they count, if there is a port for it."""
+def _counted(settings: Settings, programs: Callable[[], list[Program]], said: str, *, asked: Asked) -> int:
+    """Run programs, and those asked for besides; and one that tells what they count, if there is a port for it."""
 
     def run(more: Sequence[Program]) -> int:
-        return Supervisor([*programs(), *more], grace_s=settings.grace_seconds).run(
+        return Supervisor([*programs(), *more], grace_s=settings.grace_seconds, asked=asked).run(
             lambda: logger.info("serving %s", said)
         )
 
@@ -177,10 +191,10 @@ def _redis(settings: Settings) -> Program:
     return Program("redis", argv, dict(os.environ), serves_others=True, ready=lambda: answers(path))
 
 
-def _roles(settings: Settings, models: Sequence[str], listeners: Sequence[socket.socket]) -> list[Program]:
+def _roles(settings: Settings, models: Sequence[str], listeners: Sequence[socket.socket], ear: Ear) -> list[Program]:
     return [
+        _roster(settings, models, ear),
         _api(settings, listeners),
-        *(_lane(settings, model) for model in models),
         _worker("light", settings, "light"),
         _worker("deliver", settings, "deliver"),
         _worker("beat", settings, "beat"),
@@ -202,6 +216,34 @@ def _api(settings: Settings, listeners: Sequence[socket.socket]) -> Program:
 
 def _worker(name: str, settings: Settings, *arguments: str) -> Program:
     return Program(name, _python("worker", *arguments), _environment(settings))
+
+
+def _roster(settings: Settings, models: Sequence[str], ear: Ear) -> Program:
+    """Who tells which lanes to serve; ``models`` are those to begin with."""
+    argv = _python("worker.roster", str(ear.mouth), *models)
+    return Program("roster", argv, _environment(settings), inherits=[ear.mouth])
+
+
+def _lanes(settings: Settings, catalogue: Catalogue, ear: Ear) -> Asked:
+    """The lanes' programs, as they are told. One whose model can't run here is left out, and its jobs wait."""
+
+    def asked() -> Sequence[Program] | None:
+        models = ear.news()
+        if models is None:
+            return None
+        logger.info("%s serves %s", named(settings.worker_name), ", ".join(models) or "nothing")
+        return [_lane(settings, model) for model in models if _can_run(catalogue, model)]
+
+    return asked
+
+
+def _can_run(catalogue: Catalogue, model: str) -> bool:
+    try:
+        check_models(catalogue, [model])
+    except ConfigurationError as error:
+        logger.error("%s", error)  # noqa: TRY400 - the message says it all
+        return False
+    return True
 
 
 def _lane(settings: Settings, model: str) -> Program:

@@ -28,16 +28,21 @@ class Herald:
         self._describe = describe
         self._every_s = every_s
         self._sleep = sleep
+        self._stopped = False
 
     def start(self) -> None:
-        """Tell from a thread of its own, for as long as this process lives."""
+        """Tell from a thread of its own, for as long as this process lives or until it is stopped."""
         threading.Thread(target=self.run, name="herald", daemon=True).start()
 
     def run(self) -> None:
-        """Tell until the process ends."""
-        while True:
+        """Tell until the process ends or this is stopped."""
+        while not self._stopped:
             self.tell()
             self._sleep(self._every_s)
+
+    def stop(self) -> None:
+        """Tell no more; what was told last is forgotten by and by."""
+        self._stopped = True
 
     def tell(self) -> None:
         """Once. Best effort: it is told again."""

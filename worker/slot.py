@@ -6,13 +6,18 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TypeAlias
 
-from ktqueue.bootstrap import bootstrap
+from ktqueue.bootstrap import Services, bootstrap
 from ktqueue.errors import Unavailable
 from ktqueue.leases.base import Leases
 from ktqueue.liveness import identity
 from ktqueue.models import ModelSpec, Place
 from ktqueue.presence import base as presence
+from ktqueue.presence.base import SlotState
+from ktqueue.roster import named
 from ktqueue.settings import Settings
 from worker.engines import registry
 from worker.engines.base import Engine, Relay
@@ -25,6 +30,8 @@ from worker.watchdog import Watchdog
 
 LEAVING_S = 0.5
 """Kept of the grace for what comes after the last step: Celery takes its time to end a child and then its parent."""
+
+Load: TypeAlias = Callable[[ModelSpec, Place, Leases], Engine]
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +46,38 @@ class Slot:
         seat: Seat,
         stopping: Callable[[], bool],
         *,
-        load: Callable[[ModelSpec, Place, Leases], Engine] = registry.load,
+        load: Load = registry.load,
     ) -> None:
         services = bootstrap(settings)
+        self._model = model
+        self._stopping = stopping
+        self._relay: Relay | None = None
+        self._metrics = LaneMetrics(model)
+        self._status = presence.Slot(
+            identity(),
+            model,
+            ", ".join(seat.place),
+            room=None,
+            running=0,
+            since=None,
+            number=seat.number,
+            worker=named(settings.worker_name),
+            state=SlotState.STARTING,
+        )
+        herald = Herald(services.presence, self._as_it_is, every_s=settings.heartbeat_seconds)
+        with ExitStack() as on_failure:
+            on_failure.callback(herald.stop)
+            herald.start()
+            engine = self._loaded(services, seat, load)
+            on_failure.pop_all()
+        self._runner = self._on(engine, services)
+        self._runner.tell_room()
+        now = int(time.time() * 1000)  # noqa: TID251 - for people
+        self._status = replace(self._status, room=engine.room(), since=now, state=SlotState.READY)
+        herald.tell()
+
+    def _loaded(self, services: Services, seat: Seat, load: Load) -> Engine:
+        model = self._model
         try:
             # This process may be here in place of one that died. Loading takes long, so its jobs are let go first.
             services.recovery.of_the_dead()
@@ -50,43 +86,36 @@ class Slot:
         began = time.monotonic()
         spec = services.catalogue[model]
         engine = load(spec, seat.place, services.leases)
-        self._device = registry.device_of(spec, seat.place)
-        took = time.monotonic() - began
-        logger.info("%s: ready on %s after %.1f s; %s", model, self._device, took, engine.room())
+        device = registry.device_of(spec, seat.place)
+        self._status = replace(self._status, device=device)
+        logger.info("%s: ready on %s after %.1f s; %s", model, device, time.monotonic() - began, engine.room())
         self._relay = engine if isinstance(engine, Relay) else None
-        self._model = model
-        self._name = identity()
-        self._number = seat.number
-        self._room = engine.room()
-        self._since = int(time.time() * 1000)  # noqa: TID251 - for people
-        metrics = LaneMetrics(model)
-        self._pulse = PulseTaker(engine.vitals, lambda: registry.device_use(spec, seat.place), metrics)
-        self._runner = Runner(
+        self._pulse = PulseTaker(engine.vitals, lambda: registry.device_use(spec, seat.place), self._metrics)
+        return engine
+
+    def _on(self, engine: Engine, services: Services) -> Runner:
+        settings = services.settings
+        return Runner(
             services.execution,
             engine,
-            model=model,
-            worker=self._name,
+            model=self._model,
+            worker=self._status.name,
             heartbeat_s=settings.heartbeat_seconds,
             grace_s=max(0.0, settings.grace_seconds - LEAVING_S),
-            stopping=stopping,
+            stopping=self._stopping,
             watchdog=Watchdog(settings.step_seconds),
-            meter=metrics,
+            meter=self._metrics,
         )
-        self._runner.tell_room()
-        Herald(services.presence, self._as_it_is, every_s=settings.heartbeat_seconds).start()
 
     def _as_it_is(self) -> presence.Slot:
-        return presence.Slot(
-            self._name,
-            self._model,
-            self._device,
-            self._room,
-            running=self._runner.running,
-            since=self._since,
-            number=self._number,
-            instances=() if self._relay is None else self._relay.instances(),
-            pulse=self._pulse.look(),
-        )
+        """Asked by the herald, from its thread, from before the model is loaded."""
+        status = self._status
+        if self._stopping():
+            status = replace(status, state=SlotState.STOPPING)
+        if status.since is None:
+            return status
+        instances = () if self._relay is None else self._relay.instances()
+        return replace(status, running=self._runner.running, instances=instances, pulse=self._pulse.look())
 
     def close(self) -> None:
         """The process ends in good order: whatever other slots wait for is theirs at once."""

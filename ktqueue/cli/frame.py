@@ -111,7 +111,7 @@ def _slot_row(worker: Worker) -> Row:
     return (
         f"{worker.model}/{worker.slot}",
         worker.device.partition(" ")[0],
-        f"{worker.running}/{worker.capacity.jobs}",
+        worker.state.value if worker.capacity is None else f"{worker.running}/{worker.capacity.jobs}",
         f"{pulse.batch:.0f}",
         f"{pulse.busy:.0%}",
         f"{pulse.prompt_tokens_per_second:,.0f}",

@@ -1,4 +1,4 @@
-"""``ktqueue lanes pause``, ``resume``, ``drain``, ``set``, ``purge``."""
+"""``ktqueue lanes pause``, ``resume``, ``drain``, ``set``, ``move``, ``purge``."""
 
 from __future__ import annotations
 
@@ -57,6 +57,19 @@ def set_lane(session: Session, model: str, concurrency: int | None, no_concurren
 
 @click.command()
 @MODEL
+@click.option("--from", "source", metavar="WORKER", help="Who is to serve it no more; its jobs go back to the lane.")
+@click.option("--to", "target", metavar="WORKER", help="Who is to serve it.")
+@session
+def move(session: Session, model: str, source: str | None, target: str | None) -> None:
+    """Move a model between workers; `ktqueue rosters` names them."""
+    if source == target:
+        raise click.UsageError("give --from, --to, or both")
+    with session.client() as client:
+        _tell(session, client.operator.move(model, source=source, target=target))
+
+
+@click.command()
+@MODEL
 @click.option("--tenant", help="Only this tenant's jobs.")
 @click.option("--older-than", type=click.FloatRange(min=0), metavar="SECONDS", help="Only jobs created so long ago.")
 @click.option("--dry-run", is_flag=True, help="Only count them.")
@@ -97,4 +110,4 @@ def _tell_purge(session: Session, purge: Purge) -> None:
     click.echo(f"{purge.model}  {purge.jobs} {what}")
 
 
-COMMANDS = (pause, resume, drain, set_lane, purge)
+COMMANDS = (pause, resume, drain, set_lane, move, purge)

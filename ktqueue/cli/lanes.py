@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ktqueue.client.values import Instance
 
 INSTANCE = ("model", "server", "kind", "state", "running", "at once", "tokens there", "of")
-LANE = ("model", "mode", "waiting", "running", "jobs/s", "oldest waits", "a slot holds")
+LANE = ("model", "mode", "waiting", "running", "jobs/s", "oldest waits", "a slot holds", "served by")
 
 
 @click.command()
@@ -123,6 +123,7 @@ def _rows(seen: Sequence[Lane]) -> list[tuple[object, ...]]:
             None if lane.throughput is None else f"{lane.throughput:.1f}",
             duration(None if lane.oldest_wait_seconds is None else lane.oldest_wait_seconds * 1000),
             None if lane.capacity is None else _held(lane.capacity),
+            None if lane.workers is None else ", ".join(lane.workers) or "nobody",
         )
         for lane in seen
     ]
@@ -139,7 +140,7 @@ def _held(capacity: Capacity) -> str:
 @click.command()
 @session
 def workers(session: Session) -> None:
-    """List the slots that live: where each is, which model it holds, and how many jobs run in it."""
+    """List the slots that live: whose and where each is, which model it holds, and how many jobs run in it."""
     with session.client() as client:
         living = client.operator.workers()
     if session.as_json:
@@ -149,18 +150,42 @@ def workers(session: Session) -> None:
     rows = [
         (
             each.name,
+            each.worker,
             each.model,
+            each.state.value,
             each.device,
-            f"{each.running} of {each.capacity.jobs}",
+            None if each.capacity is None else f"{each.running} of {each.capacity.jobs}",
             f"{each.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC",
         )
         for each in living
     ]
-    table(("name", "model", "device", "running", "told last"), rows)
+    table(("name", "worker", "model", "state", "device", "running", "told last"), rows)
     _print_instances([(each.model, instance) for each in living for instance in each.instances])
+
+
+@click.command()
+@session
+def rosters(session: Session) -> None:
+    """List the workers that live: the models that each serves, and those that could be moved to it."""
+    with session.client() as client:
+        living = client.operator.rosters()
+    if session.as_json:
+        for roster in living:
+            emit(roster)
+        return
+    rows = [
+        (
+            each.worker,
+            ", ".join(each.models) or None,
+            ", ".join(model for model in each.offers if model not in each.models) or None,
+            f"{each.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC",
+        )
+        for each in living
+    ]
+    table(("worker", "serves", "could serve", "told last"), rows)
 
 
 for command in lane_orders.COMMANDS:
     lanes.add_command(command)
 
-COMMANDS = (models, lanes, workers)
+COMMANDS = (models, lanes, workers, rosters)

@@ -19,7 +19,7 @@ from ktqueue.client.errors import (
     Unavailable,
     WaitTimeout,
 )
-from ktqueue.client.operator_values import Purge, UsageDay, Worker
+from ktqueue.client.operator_values import Purge, Roster, UsageDay, Worker
 from ktqueue.client.sync import Client
 from ktqueue.client.values import (
     Capacity,
@@ -66,6 +66,7 @@ __all__ = [
     "RateLimited",
     "Receipt",
     "ReceiptAttempt",
+    "Roster",
     "ServerError",
     "Submitted",
     "Unavailable",

@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 from urllib.parse import quote
 
-from ktqueue.client.operator_values import Purge, UsageDay, Worker
+from ktqueue.client.operator_values import Purge, Roster, UsageDay, Worker
 from ktqueue.client.sending import Sender
 from ktqueue.client.values import Lane
 from ktqueue.client.wire import Request
@@ -26,6 +26,18 @@ class OperatorOperations:
     async def workers(self) -> Sequence[Worker]:
         """The slots that live, by model and name."""
         return (await self._sender.call(Request("GET", "/api/v1/workers"))).values(Worker)
+
+    async def rosters(self) -> Sequence[Roster]:
+        """The workers that live, and the models that each is to serve."""
+        return (await self._sender.call(Request("GET", "/api/v1/rosters"))).values(Roster)
+
+    async def move(self, model: str, *, source: str | None = None, target: str | None = None) -> Lane:
+        """Have one worker serve a model no more, another serve it, or both. Raises InvalidRequest, NotFound."""
+        given = {
+            name: worker for name, worker in (("from_worker", source), ("to_worker", target)) if worker is not None
+        }
+        request = Request("POST", _lane(model, "/move"), headers=JSON, body=_json(given))
+        return (await self._sender.call(request)).value(Lane)
 
     async def usage(
         self,

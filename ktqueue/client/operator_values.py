@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import date, datetime
 
 from ktqueue.client.values import Instance, Value
+from ktqueue.presence.base import SlotState
 
 
 class WorkerCapacity(Value):
@@ -34,20 +35,36 @@ class Pulse(Value):
 
 
 class Worker(Value):
-    """A slot that lives: one process that holds one model. ``name`` is the one that attempts tell."""
+    """A slot that lives: one process that holds one model. ``name`` is the one that attempts tell.
+
+    While its ``state`` is ``starting``, its ``capacity`` is not known.
+    """
 
     name: str
+    worker: str = ""
+    """Whose slot it is; see `Roster`."""
     host: str
     pid: int | None = None
     model: str
+    state: SlotState = SlotState.READY
     slot: int = 0
     device: str
-    capacity: WorkerCapacity
+    capacity: WorkerCapacity | None = None
     running: int
     instances: Sequence[Instance] = ()
     """The servers that it passes jobs on to, if it has any."""
     pulse: Pulse = Pulse()
-    ready_at: datetime
+    ready_at: datetime | None = None
+    heartbeat_at: datetime
+
+
+class Roster(Value):
+    """The models that a worker is to serve, and those that it ``offers``: they can be moved to it."""
+
+    worker: str
+    host: str
+    models: Sequence[str]
+    offers: Sequence[str]
     heartbeat_at: datetime
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 
 from ktqueue.client.operator import OperatorOperations
-from ktqueue.client.operator_values import Purge, UsageDay, Worker
+from ktqueue.client.operator_values import Purge, Roster, UsageDay, Worker
 from ktqueue.client.values import Lane
 from ktqueue.client.wire import run
 
@@ -20,6 +20,14 @@ class SyncOperator:
     def workers(self) -> Sequence[Worker]:
         """The slots that live, by model and name."""
         return run(self._operations.workers())
+
+    def rosters(self) -> Sequence[Roster]:
+        """The workers that live, and the models that each is to serve."""
+        return run(self._operations.rosters())
+
+    def move(self, model: str, *, source: str | None = None, target: str | None = None) -> Lane:
+        """Have one worker serve a model no more, another serve it, or both. Raises InvalidRequest, NotFound."""
+        return run(self._operations.move(model, source=source, target=target))
 
     def usage(
         self,

@@ -234,6 +234,8 @@ class Lane(Value):
     mode: LaneMode = LaneMode.OPEN
     concurrency: int | None = None
     """The most that may run at once; None: as many as fit."""
+    workers: Sequence[str] | None = None
+    """The names of the workers that are to serve it; with none of them its jobs wait. None: an older server."""
     depth: int
     running: int
     throughput: float | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ktqueue.control import UNCONTROLLED, LaneControl, LaneMode
+from ktqueue.controls.base import orders_of
 
 
 class MemoryControls:
@@ -13,6 +14,7 @@ class MemoryControls:
 
     def __init__(self) -> None:
         self._lanes: dict[str, LaneControl] = {}
+        self._serving: dict[str, dict[str, bool]] = {}
 
     def lanes(self) -> Mapping[str, LaneControl]:
         """Every lane of which anything was ever ordered."""
@@ -25,3 +27,12 @@ class MemoryControls:
     def set_concurrency(self, model: str, most: int | None) -> None:
         """Let at most so many jobs of a lane run at once, None: any number; its mode stays."""
         self._lanes[model] = replace(self._lanes.get(model, UNCONTROLLED), concurrency=most)
+
+    def serving(self, worker: str) -> Mapping[str, bool]:
+        """Whether a worker is to serve a model, of those models of which that was ever ordered."""
+        return dict(self._serving.get(worker, {}))
+
+    def move(self, model: str, *, source: str | None, target: str | None) -> None:
+        """Order one worker not to serve a model, and another to serve it."""
+        for worker, serves in orders_of(source, target).items():
+            self._serving.setdefault(worker, {})[model] = serves

@@ -1,4 +1,4 @@
-"""Presence: each slot says that it lives, where, and what it holds; one that fell silent is forgotten.
+"""Presence: slots and workers say that they live, where, and what they hold; who fell silent is forgotten.
 
 Any method may raise LanesUnavailable.
 """
@@ -6,6 +6,7 @@ Any method may raise LanesUnavailable.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
 from typing import Protocol
 
 import orjson
@@ -15,6 +16,14 @@ from ktqueue.room import Room
 
 MISSED = 4
 """So many times a slot may fail to tell before it is taken for gone."""
+
+
+class SlotState(StrEnum):
+    """STARTING loads its model. STOPPING was told to leave, and takes no more jobs."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +52,22 @@ _PULSE = frozenset(field.name for field in fields(Pulse))
 class Slot:
     """One child process of a worker. ``name`` is the one that attempts tell; ``running`` counts jobs in its engine.
 
-    ``device`` is for people. ``since`` is when it was ready, Unix ms. ``number`` tells the slots of one worker's lane
-    apart, from 0: the one in place of a slot that died has its number, and its device. ``instances`` are the servers
-    that it passes its jobs on to.
+    ``device`` is for people. ``since`` is when it was ready, Unix ms; until then its ``room`` is not known either.
+    ``worker`` is its worker's name. ``number`` tells the slots of one worker's lane apart, from 0: the one in place of
+    one that died has its number, and its device. ``instances`` are the servers that it passes its jobs on to.
     """
 
     name: str
     model: str
     device: str
-    room: Room
+    room: Room | None
     running: int
-    since: int
+    since: int | None
     number: int = 0
     instances: tuple[Instance, ...] = ()
     pulse: Pulse = Pulse()
+    worker: str = ""
+    state: SlotState = SlotState.READY
 
     @property
     def host(self) -> str:
@@ -78,16 +89,19 @@ class Slot:
         """What `to_json` made; what another version of us added to it, or left out, is passed over."""
         known = orjson.loads(told)
         pulse = Pulse(**{name: value for name, value in known.get("pulse", {}).items() if name in _PULSE})
+        room = None if known["room"] is None else Room.from_json(orjson.dumps(known["room"]))
         return cls(
             known["name"],
             known["model"],
             known["device"],
-            Room.from_json(orjson.dumps(known["room"])),
+            room,
             known["running"],
             known["since"],
-            known.get("number", 0),
-            tuple(Instance.from_told(each) for each in known.get("instances", ())),
-            pulse,
+            number=known.get("number", 0),
+            worker=known.get("worker", ""),
+            state=SlotState(known.get("state", SlotState.READY)),
+            instances=tuple(Instance.from_told(each) for each in known.get("instances", ())),
+            pulse=pulse,
         )
 
 
@@ -99,11 +113,48 @@ class Seen:
     age_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The parent of lanes' slots, by the name that operators know it by.
+
+    ``models`` are those that it is to serve, ``offers`` those that its catalogue has.
+    """
+
+    name: str
+    host: str
+    models: tuple[str, ...]
+    offers: tuple[str, ...]
+
+    def to_json(self) -> bytes:
+        """For other processes."""
+        return orjson.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, told: str | bytes) -> Worker:
+        """What `to_json` made; what another version of us added to it is passed over."""
+        known = orjson.loads(told)
+        return cls(known["name"], known["host"], tuple(known["models"]), tuple(known["offers"]))
+
+
+@dataclass(frozen=True, slots=True)
+class SeenWorker:
+    """A worker as it told last, ``age_ms`` ago."""
+
+    worker: Worker
+    age_ms: int
+
+
 class Presence(Protocol):
-    """The slots that live."""
+    """The slots that live, and their workers."""
 
     def tell(self, slot: Slot, *, for_ms: int) -> None:
         """Leave word of a slot, in place of what it told before; it is forgotten after ``for_ms``."""
 
     def slots(self) -> list[Seen]:
         """Every slot that told of late, by model and name."""
+
+    def tell_worker(self, worker: Worker, *, for_ms: int) -> None:
+        """Leave word of a worker, in place of what it told before; it is forgotten after ``for_ms``."""
+
+    def workers(self) -> list[SeenWorker]:
+        """Every worker that told of late, by name."""

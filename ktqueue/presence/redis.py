@@ -3,6 +3,8 @@
 =======================  =======================================================
 ``ktq:slot:<name>``      what one slot told, and when, as JSON; expires
 ``ktq:slots``            the names of slots; those that expired go when it is read
+``ktq:worker:<name>``    what one worker told, and when, as JSON; expires
+``ktq:workers``          the names of workers, as of slots
 =======================  =======================================================
 """
 
@@ -10,10 +12,11 @@ from __future__ import annotations
 
 from typing import cast
 
-from ktqueue.presence.base import Seen, Slot
+from ktqueue.presence.base import Seen, SeenWorker, Slot, Worker
 from ktqueue.redis_client import Client
 
-NAMES = "ktq:slots"
+SLOT, WORKER = "ktq:slot", "ktq:worker"
+NAMES = f"{SLOT}s"
 LONGEST_MS = 600_000
 """The index goes too when nobody has told for so long."""
 
@@ -31,31 +34,42 @@ class RedisPresence:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._tell = client.register_script(TELL)
+        self._leave_word = client.register_script(TELL)
 
     def tell(self, slot: Slot, *, for_ms: int) -> None:
         """Leave word of a slot; it is forgotten after ``for_ms``."""
-        with self._client.served():
-            self._tell(keys=[f"ktq:slot:{slot.name}", NAMES], args=[slot.name, slot.to_json(), for_ms])
+        self._tell(SLOT, slot.name, slot.to_json(), for_ms)
 
     def slots(self) -> list[Seen]:
         """Every slot that told of late, by model and name."""
+        living = [Seen(Slot.from_json(word), age_ms) for word, age_ms in self._told(SLOT)]
+        return sorted(living, key=lambda seen: (seen.slot.model, seen.slot.name))
+
+    def tell_worker(self, worker: Worker, *, for_ms: int) -> None:
+        """Leave word of a worker; it is forgotten after ``for_ms``."""
+        self._tell(WORKER, worker.name, worker.to_json(), for_ms)
+
+    def workers(self) -> list[SeenWorker]:
+        """Every worker that told of late, by name."""
+        living = [SeenWorker(Worker.from_json(word), age_ms) for word, age_ms in self._told(WORKER)]
+        return sorted(living, key=lambda seen: seen.worker.name)
+
+    def _tell(self, kind: str, name: str, word: bytes, for_ms: int) -> None:
         with self._client.served():
-            names = sorted(cast("set[str]", self._client.smembers(NAMES)))
+            self._leave_word(keys=[f"{kind}:{name}", f"{kind}s"], args=[name, word, for_ms])
+
+    def _told(self, kind: str) -> list[tuple[str, int]]:
+        """Each word of this kind, and how many milliseconds ago it was left."""
+        with self._client.served():
+            names = sorted(cast("set[str]", self._client.smembers(f"{kind}s")))
             if not names:
                 return []
             with self._client.pipeline(transaction=False) as batch:
-                batch.mget([f"ktq:slot:{name}" for name in names])
+                batch.mget([f"{kind}:{name}" for name in names])
                 batch.time()
                 told, (seconds, microseconds) = batch.execute()
             gone = [name for name, word in zip(names, told, strict=True) if word is None]
             if gone:
-                self._client.srem(NAMES, *gone)
+                self._client.srem(f"{kind}s", *gone)
         now = seconds * 1000 + microseconds // 1000
-        living = [_seen(word, now) for word in told if word is not None]
-        return sorted(living, key=lambda seen: (seen.slot.model, seen.slot.name))
-
-
-def _seen(word: str, now: int) -> Seen:
-    at, _, slot = word.partition(" ")
-    return Seen(Slot.from_json(slot), max(0, now - int(at)))
+        return [(each, max(0, now - int(at))) for at, _, each in (word.partition(" ") for word in told if word)]

@@ -125,6 +125,15 @@ leases = sa.Table(
 )
 """Who has what only one process at a time may have."""
 
+serving = sa.Table(
+    "serving",
+    metadata,
+    sa.Column("worker", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("serves", sa.Boolean, nullable=False),
+)
+"""Whether a worker serves a model, where that was ever ordered."""
+
 usage = sa.Table(
     "usage",
     metadata,

@@ -77,7 +77,8 @@ def test_a_lane_is_paused_purged_drained_and_resumed(stack: Stack) -> None:
 
 
 def workers(stack: Stack) -> dict[str, dict[str, Any]]:
-    return {each["name"]: each for each in stack.http.get("/api/v1/workers").json()["data"]}
+    data = stack.http.get("/api/v1/workers").json()["data"]
+    return {each["name"]: each for each in data if each["state"] == "ready"}
 
 
 def test_slots_are_seen_and_one_that_is_killed_is_not(stack: Stack) -> None:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ktqueue.embedded import socket_path
-from tests.support.stack import Stack, running, until
+from tests.support.stack import Stack, another_host, running, until
 
 HERE = """
 [models.echo]
@@ -37,37 +32,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield started
 
 
-@contextmanager
-def another_host(stack: Stack, folder: Path) -> Iterator[None]:
-    """``ktqueue worker`` with a home and a catalogue of its own."""
-    catalogue = folder / "models.toml"
-    catalogue.write_text(THERE)
-    env = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("KTQ_")},
-        "KTQ_HOME": str(folder / "home"),
-        "KTQ_MODELS": str(catalogue),
-        "KTQ_DATABASE_URL": f"sqlite:///{stack.home / 'ktqueue.db'}",
-        "KTQ_REDIS_URL": f"unix://{socket_path(stack.home)}",
-    }
-    process = subprocess.Popen([sys.executable, "-m", "ktqueue.cli", "worker"], env=env)
-    try:
-        yield
-    finally:
-        process.terminate()
-        assert process.wait(60) == 0
-
-
 def workers(stack: Stack) -> list[dict[str, Any]]:
     return list(stack.http.get("/api/v1/workers").json()["data"])
 
 
 def capacities(stack: Stack) -> list[tuple[str, int]]:
-    return sorted((each["model"], each["capacity"]["jobs"]) for each in workers(stack))
+    return sorted((each["model"], each["capacity"]["jobs"]) for each in workers(stack) if each["state"] == "ready")
 
 
 def test_a_worker_elsewhere_shares_the_work(stack: Stack, tmp_path: Path) -> None:
     until(lambda: capacities(stack) == [("echo", 2), ("quiet", 32)], "the slots of this host")
-    with another_host(stack, tmp_path):
+    with another_host(stack, tmp_path, THERE):
         until(lambda: capacities(stack) == [("echo", 2), ("echo", 4), ("echo", 4), ("quiet", 32)], "all slots")
         jobs = stack.bulk([{"model": "echo", "input": {"n": n}, "params": {"delay_ms": 200}} for n in range(60)])
 

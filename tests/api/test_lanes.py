@@ -11,7 +11,7 @@ import pytest
 from ktqueue.controls.watched import FRESH_S
 from ktqueue.instance import Instance
 from ktqueue.job import JsonObject
-from ktqueue.presence.base import Slot
+from ktqueue.presence.base import Slot, Worker
 from ktqueue.room import Room
 from tests.api.wiring import Api, json_of, problem_of
 
@@ -81,6 +81,61 @@ def test_how_many_run_at_once_is_bounded_and_unbounded(api: Api) -> None:
     assert json_of(api.client.patch(f"{LANES}/echo", json={"concurrency": None}), 200)["concurrency"] is None
     let_it_be_seen(api)
     assert len(api.scene.claim()) == 1
+
+
+def living(api: Api, name: str, *models: str) -> None:
+    api.scene.presence.tell_worker(Worker(name, f"host-of-{name}", models, ("echo", "encoder")), for_ms=8_000)
+
+
+def test_a_lane_says_who_serves_it(api: Api) -> None:
+    assert json_of(api.client.get(f"{LANES}/echo"), 200)["workers"] == []
+    living(api, "b", "echo")
+    living(api, "a", "echo", "encoder")
+    told = {lane["model"]: lane["workers"] for lane in json_of(api.client.get(LANES), 200)["data"]}
+    assert told == {"echo": ["a", "b"], "encoder": ["a"], "chat": []}
+    job = api.accepted()
+    api.scene.clock.sleep(8)
+    assert json_of(api.client.get(f"{LANES}/echo"), 200) | {"workers": [], "depth": 1} == json_of(
+        api.client.get(f"{LANES}/echo"), 200
+    )
+    assert api.job(job["id"])["state"] == "queued"
+
+
+def test_a_model_is_moved_between_workers(api: Api) -> None:
+    living(api, "b")
+    assert told(api, "move", {"from_worker": "a", "to_worker": "b"})["model"] == "echo"
+    assert api.scene.controls.serving("a") == {"echo": False}
+    assert api.scene.controls.serving("b") == {"echo": True}
+    told(api, "move", {"from_worker": "b"})
+    assert api.scene.controls.serving("b") == {"echo": False}
+    told(api, "move", {"to_worker": "b"})
+    assert api.scene.controls.serving("b") == {"echo": True}
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "said"),
+    [
+        ("echo", {}, "name the worker that it is to leave"),
+        ("echo", {"from_worker": "b", "to_worker": "b"}, "name the worker that it is to leave"),
+        ("echo", {"from_worker": "b", "to_worker": "nobody"}, "no worker 'nobody' lives; there are: a, b"),
+        ("chat", {"from_worker": "a", "to_worker": "b"}, "the worker 'b' has no 'chat' in its models.toml"),
+        ("echo", {"to_worker": "a/b"}, "to_worker"),
+        ("echo", {"to": "b"}, "to"),
+    ],
+)
+def test_a_move_that_can_not_be_changes_nothing(api: Api, model: str, body: Any, said: str) -> None:
+    living(api, "a", "chat")
+    living(api, "b")
+    problem = problem_of(api.client.post(f"{LANES}/{model}/move", json=body), 422)
+    assert said in json.dumps(problem)
+    assert (api.scene.controls.serving("a"), api.scene.controls.serving("b")) == ({}, {})
+
+
+def test_without_redis_nothing_is_moved(api: Api) -> None:
+    living(api, "a", "echo")
+    api.scene.redis.go()
+    assert problem_of(api.client.post(f"{LANES}/echo/move", json={"to_worker": "a"}), 503)["code"] == "unavailable"
+    assert api.scene.controls.serving("a") == {}
 
 
 def test_a_purge_is_counted_first(api: Api) -> None:

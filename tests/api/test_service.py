@@ -57,6 +57,7 @@ def test_lanes_tell_what_waits_and_runs(api: Api) -> None:
         "object": "lane",
         "mode": "open",
         "concurrency": None,
+        "workers": [],
         "depth": 2,
         "running": 1,
         "throughput": 2.0,

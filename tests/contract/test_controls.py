@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -40,6 +41,33 @@ def test_mode_and_concurrency_are_ordered_apart(controls: Controls) -> None:
     controls.set_mode("a", LaneMode.OPEN)
     controls.set_concurrency("a", None)
     assert controls.lanes()["a"] == UNCONTROLLED
+
+
+def test_a_worker_serves_what_was_moved_to_it_and_not_what_was_moved_away(controls: Controls) -> None:
+    assert controls.serving("gpu-1") == {}
+    controls.move("a", source="gpu-1", target="gpu-2")
+    controls.move("b", source=None, target="gpu-1")
+    assert controls.serving("gpu-1") == {"a": False, "b": True}
+    assert controls.serving("gpu-2") == {"a": True}
+    controls.move("a", source="gpu-2", target="gpu-1")
+    controls.move("b", source="gpu-1", target=None)
+    assert controls.serving("gpu-1") == {"a": True, "b": False}
+    assert controls.serving("gpu-2") == {"a": False}
+    assert controls.lanes() == {}
+
+
+def test_moves_to_and_fro_at_once_leave_it_with_one_of_both(sql_url: str) -> None:
+    def to_and_fro(source: str, target: str) -> None:
+        mine = SqlControls(sql_url)
+        for _ in range(20):
+            mine.move("a", source=source, target=target)
+        mine.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(to_and_fro, ["gpu-1", "gpu-2"], ["gpu-2", "gpu-1"]))
+    after = SqlControls(sql_url)
+    assert {after.serving("gpu-1")["a"], after.serving("gpu-2")["a"]} == {True, False}
+    after.close()
 
 
 def test_they_outlive_the_process(sql_url: str) -> None:

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import orjson
 import pytest
 
 from ktqueue.errors import LanesUnavailable
-from ktqueue.presence.base import Presence, Pulse, Seen, Slot
+from ktqueue.presence.base import Presence, Pulse, Seen, SeenWorker, Slot, SlotState, Worker
 from ktqueue.presence.memory import MemoryPresence
 from ktqueue.presence.redis import NAMES, RedisPresence
 from ktqueue.redis_client import connect
@@ -23,6 +24,8 @@ PULSE = Pulse(100.5, 2048.0, 0.75, 31.5, 256, 100, 9_000_000_000, 143_000_000_00
 ON_GPU = Slot(
     "gpu:1:2:3", "chat", "cuda:0 (H200)", Room(256, 4096, 16, "triton"), running=0, since=1, number=1, pulse=PULSE
 )
+STARTING = Slot("gpu:3:4:5", "chat", "cuda:1", None, 0, None, 1, worker="gpu-1", state=SlotState.STARTING)
+WORKER = Worker("gpu-1", "gpu", ("chat",), ("chat", "echo"))
 
 
 @dataclass
@@ -61,6 +64,32 @@ def test_what_was_told_last_is_told(rig: Rig) -> None:
     assert all(5 <= each.age_ms < LONG_MS for each in seen)
 
 
+def test_one_that_loads_its_model_is_told_as_such(rig: Rig) -> None:
+    rig.presence.tell(STARTING, for_ms=LONG_MS)
+    assert slots(rig.presence.slots()) == [STARTING]
+
+
+def test_workers_are_told_of_beside_their_slots(rig: Rig) -> None:
+    assert rig.presence.workers() == []
+    rig.presence.tell(SLOT, for_ms=LONG_MS)
+    rig.presence.tell_worker(Worker("idle", "host", (), ("echo",)), for_ms=LONG_MS)
+    rig.presence.tell_worker(replace(WORKER, models=()), for_ms=LONG_MS)
+    rig.presence.tell_worker(WORKER, for_ms=LONG_MS)
+    rig.let_pass(5)
+    seen = rig.presence.workers()
+    assert [each.worker for each in seen] == [WORKER, Worker("idle", "host", (), ("echo",))]
+    assert all(5 <= each.age_ms < LONG_MS for each in seen)
+    assert slots(rig.presence.slots()) == [SLOT]
+
+
+def test_a_worker_that_falls_silent_is_forgotten(rig: Rig) -> None:
+    rig.presence.tell_worker(WORKER, for_ms=10)
+    rig.let_pass(30)
+    assert rig.presence.workers() == []
+    rig.presence.tell_worker(WORKER, for_ms=LONG_MS)
+    assert [SeenWorker(each.worker, 0) for each in rig.presence.workers()] == [SeenWorker(WORKER, 0)]
+
+
 def test_who_falls_silent_is_forgotten(rig: Rig) -> None:
     rig.presence.tell(SLOT, for_ms=10)
     rig.presence.tell(ON_GPU, for_ms=LONG_MS)
@@ -86,6 +115,8 @@ def test_without_redis_nobody_knows(rig: Rig) -> None:
     nowhere = RedisPresence(connect("redis://127.0.0.1:1"))
     with pytest.raises(LanesUnavailable):
         nowhere.slots()
+    with pytest.raises(LanesUnavailable):
+        nowhere.workers()
     Herald(nowhere, lambda: SLOT, every_s=1).tell()
 
 
@@ -97,6 +128,14 @@ def test_a_slots_name_tells_its_machine_and_process() -> None:
 
 def test_a_word_of_a_newer_version_is_understood() -> None:
     told = SLOT.to_json().replace(b'{"name"', b'{"new": 1, "name"')
+    assert Slot.from_json(told) == SLOT
+    told = WORKER.to_json().replace(b'{"name"', b'{"new": 1, "name"')
+    assert Worker.from_json(told) == WORKER
+
+
+def test_a_word_of_an_older_version_is_understood() -> None:
+    known = orjson.loads(SLOT.to_json())
+    told = orjson.dumps({name: known[name] for name in ("name", "model", "device", "room", "running", "since")})
     assert Slot.from_json(told) == SLOT
 
 
@@ -121,3 +160,16 @@ def test_the_herald_tells_again_and_again_and_is_believed_for_longer() -> None:
     assert slots(presence.slots()) == [SLOT]
     clock.sleep(0.1)
     assert presence.slots() == []
+
+
+def test_a_herald_that_is_stopped_tells_no_more() -> None:
+    clock = Clock()
+    presence = MemoryPresence(clock.now)
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        herald.stop()
+
+    herald = Herald(presence, lambda: SLOT, every_s=2, sleep=sleep)
+    herald.run()
+    assert [each.age_ms for each in presence.slots()] == [2_000]

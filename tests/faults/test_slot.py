@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from ktqueue.bootstrap import Services, bootstrap
+from ktqueue.errors import ConfigurationError
 from ktqueue.job import Job, JobState
 from ktqueue.liveness import identity
 from ktqueue.migrate import upgrade
+from ktqueue.presence.base import SlotState
 from ktqueue.room import Room
 from ktqueue.settings import Settings
 from tests.support.scene import submission
@@ -56,7 +58,36 @@ def test_a_slot_says_that_it_lives_before_its_first_bell(settings: Settings, ser
 
     [told] = until(services.operating.slots, "word of the slot")
     assert (told.slot.name, told.slot.model, told.slot.device) == (identity(), "echo", "cpu")
-    assert (told.slot.room, told.slot.running) == (Room(7), 0)
+    assert (told.slot.room, told.slot.running, told.slot.state) == (Room(7), 0, SlotState.READY)
+
+
+def test_a_slot_says_that_it_loads_its_model_and_that_it_was_told_to_leave(
+    settings: Settings, services: Services
+) -> None:
+    seen: list[SlotState] = []
+
+    def load(*_: object) -> ToyEngine:
+        told = until(services.operating.slots, "word of the slot")
+        seen.extend(each.slot.state for each in told)
+        return ToyEngine(7)
+
+    leaving = [False]
+    slot = Slot(settings.model_copy(update={"worker_name": "gpu"}), "echo", SEAT, lambda: leaving[0], load=load)
+    seen.append(slot._as_it_is().state)
+    leaving[0] = True
+    seen.append(slot._as_it_is().state)
+    assert seen == [SlotState.STARTING, SlotState.READY, SlotState.STOPPING]
+    assert slot._as_it_is().worker == "gpu"
+
+
+def test_a_slot_that_can_not_load_its_model_says_no_more(settings: Settings, services: Services) -> None:
+    def load(*_: object) -> ToyEngine:
+        raise ConfigurationError("no weights")
+
+    brief = settings.model_copy(update={"heartbeat_seconds": 0.02})
+    with pytest.raises(ConfigurationError):
+        Slot(brief, "echo", SEAT, lambda: False, load=load)
+    until(lambda: not services.operating.slots(), "silence")
 
 
 def test_a_slot_drains_its_lane(settings: Settings, services: Services) -> None:

@@ -19,6 +19,8 @@ import httpx
 import psutil
 import pytest
 
+from ktqueue.embedded import socket_path
+
 PATIENCE_S = 60.0
 PORTS = range(20_000, 32_000)
 """Below those that connections are made from."""
@@ -177,3 +179,28 @@ def running(folder: Path, *, models: str | None = ECHO_ONLY, **extra: str) -> It
         yield stack
     finally:
         stack.stop()
+
+
+@contextmanager
+def another_host(
+    stack: Stack, folder: Path, models: str, *chosen: str, **extra: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """``ktqueue worker`` with a home and a catalogue of its own; ended at the end."""
+    catalogue = folder / "models.toml"
+    catalogue.write_text(models)
+    env = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("KTQ_")},
+        "KTQ_HOME": str(folder / "home"),
+        "KTQ_MODELS": str(catalogue),
+        "KTQ_DATABASE_URL": f"sqlite:///{stack.home / 'ktqueue.db'}",
+        "KTQ_REDIS_URL": f"unix://{socket_path(stack.home)}",
+        **extra,
+    }
+    with (folder / "worker.log").open("ab") as log:
+        command = [sys.executable, "-m", "ktqueue.cli", "worker", *chosen]
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)

@@ -170,9 +170,9 @@ def test_models_of_this_machine_are_read_from_its_catalogue(tmp_path: Path) -> N
 def test_lanes_are_shown_once() -> None:
     result = run(Server(listing(LANES)), "lanes")
     assert [" ".join(line.split()) for line in result.stdout.splitlines()[1:]] == [
-        "chat open 12 3 4.2 1.5 s 150 jobs of 1,000+200 tokens, 180,000 tokens in all",
-        "vec open 0 0 – – 9 jobs",
-        "echo open 0 0 – – –",
+        "chat open 12 3 4.2 1.5 s 150 jobs of 1,000+200 tokens, 180,000 tokens in all gpu-1, gpu-2",
+        "vec open 0 0 – – 9 jobs nobody",
+        "echo open 0 0 – – – –",
     ]
     lines = run(Server(listing(LANES)), "lanes", "--json").stdout.splitlines()
     assert [json.loads(line) for line in lines] == LANES
@@ -254,9 +254,11 @@ def test_slots_are_listed() -> None:
     worker = {
         "name": "gpu-1:77:88:boot",
         "object": "worker",
+        "worker": "gpu",
         "host": "gpu-1",
         "pid": 77,
         "model": "chat",
+        "state": "ready",
         "device": "cuda:0 (H200)",
         "capacity": {"jobs": 256, "cache_tokens": 4096, "block_tokens": 16},
         "running": 12,
@@ -264,7 +266,8 @@ def test_slots_are_listed() -> None:
         "heartbeat_at": "2026-01-02T03:04:06Z",
     }
     lines = run(Server(listing([worker])), "workers").stdout.splitlines()
-    assert " ".join(lines[1].split()) == "gpu-1:77:88:boot chat cuda:0 (H200) 12 of 256 2026-01-02 03:04:06 UTC"
+    told = "gpu-1:77:88:boot gpu chat ready cuda:0 (H200) 12 of 256 2026-01-02 03:04:06 UTC"
+    assert " ".join(lines[1].split()) == told
     assert json.loads(run(Server(listing([worker])), "workers", "--json").stdout) == worker
 
 
@@ -282,6 +285,39 @@ def test_servers_that_jobs_are_passed_on_to_are_listed_below() -> None:
     }
     result = run(Server(listing([LANES[0] | {"instances": [instance]}])), "lanes")
     assert " ".join(result.stdout.splitlines()[-1].split()) == "chat http://a/v1 vllm open for 2.2 s 0 of 8 8 0 –"
+
+
+def test_rosters_are_listed() -> None:
+    roster = {
+        "worker": "gpu",
+        "object": "roster",
+        "host": "gpu-1",
+        "models": ["chat"],
+        "offers": ["chat", "echo"],
+        "heartbeat_at": "2026-01-02T03:04:06Z",
+    }
+    lines = run(Server(listing([roster])), "rosters").stdout.splitlines()
+    assert " ".join(lines[1].split()) == "gpu chat echo 2026-01-02 03:04:06 UTC"
+    assert json.loads(run(Server(listing([roster])), "rosters", "--json").stdout) == roster
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["--from", "a", "--to", "b"], {"from_worker": "a", "to_worker": "b"}),
+        (["--from", "a"], {"from_worker": "a"}),
+        (["--to", "b"], {"to_worker": "b"}),
+    ],
+)
+def test_a_model_is_moved(arguments: list[str], asked: dict[str, str]) -> None:
+    lane = {"model": "chat", "object": "lane", "mode": "open", "workers": [], "depth": 3, "running": 0}
+    server = Server(httpx.Response(200, json=lane))
+    assert run(server, "lanes", "move", "chat", *arguments).stdout == "chat  open  3 waiting, 0 running\n"
+    assert json.loads(server.asked[0].content) == asked
+
+
+def test_a_move_needs_a_worker() -> None:
+    assert run(Server(), "lanes", "move", "chat").exit_code == 2
 
 
 USED = {

@@ -16,7 +16,7 @@ from ktqueue.client import Conflict, InvalidRequest, JobFailed, JobSpec, NotFoun
 from ktqueue.control import LaneMode
 from ktqueue.job import JobState
 from ktqueue.outbox.base import Settlement
-from ktqueue.presence.base import Slot
+from ktqueue.presence.base import Slot, Worker
 from ktqueue.room import Room
 from ktqueue.webhook import Answer, DeliveryState
 from tests.api.wiring import ALLOWED, Api
@@ -220,6 +220,16 @@ def test_slots_are_told(client: Subject, api: Api) -> None:
     [worker] = client.call("operator.workers")
     assert (worker.name, worker.host, worker.pid, worker.running) == ("host:1:2:3", "host", 1, 2)
     assert (worker.model, worker.capacity.jobs) == ("echo", 8)
+
+
+def test_models_are_moved(client: Subject, api: Api) -> None:
+    api.scene.presence.tell_worker(Worker("gpu", "host", ("echo",), ("echo",)), for_ms=8_000)
+    [roster] = client.call("operator.rosters")
+    assert (roster.worker, roster.host, roster.models, roster.offers) == ("gpu", "host", ["echo"], ["echo"])
+    assert client.call("operator.move", "echo", source="old", target="gpu").workers == ["gpu"]
+    assert (api.scene.controls.serving("old"), api.scene.controls.serving("gpu")) == ({"echo": False}, {"echo": True})
+    with pytest.raises(InvalidRequest):
+        client.call("operator.move", "echo", target="old")
 
 
 def test_lanes_are_ordered_about(client: Subject, api: Api) -> None:

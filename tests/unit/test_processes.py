@@ -47,7 +47,12 @@ class Supervised:
         start_timeout_s: float = 60.0,
         stdin: int = subprocess.DEVNULL,
     ) -> None:
-        described = {"programs": programs, "grace_s": grace_s, "start_timeout_s": start_timeout_s}
+        described = {
+            "programs": programs,
+            "grace_s": grace_s,
+            "start_timeout_s": start_timeout_s,
+            "asked": str(self._folder / "asked"),
+        }
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.supervised", json.dumps(described)],
@@ -56,6 +61,12 @@ class Supervised:
                 stdout=log,
                 stderr=log,
             )
+
+    def ask(self, *programs: dict[str, Any]) -> None:
+        """Let these run besides."""
+        new = self._folder / "asked.new"
+        new.write_text(json.dumps(programs))
+        new.replace(self._folder / "asked")
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -212,6 +223,69 @@ def test_a_rolling_restart_replaces_one_after_the_other_but_no_server(supervised
     assert len(begun) == 3
     assert begun == sorted(begun)
     assert "again in" not in supervised.said()
+
+
+def test_what_is_asked_for_besides_comes_and_goes(supervised: Supervised) -> None:
+    one, two = (supervised.program(name, LEAVES + STAYS) for name in ("one", "two"))
+    supervised.start(supervised.program("always", STAYS))
+    supervised.ask(one)
+    first = supervised.pid("one")
+    supervised.ask(one, two)
+    supervised.pid("two")
+    supervised.ask(two)
+    assert supervised.pid("one", "left") == first
+    until(lambda: gone(first), "the end of the one")
+    supervised.ask(one)
+    supervised.pid("one", nth=1)
+    supervised.pid("two", "left")
+
+    assert [len(supervised.notes(name)) for name in ("always", "one", "two")] == [1, 3, 2]
+    assert supervised.stop() == 0
+    assert gone(supervised.pid("one", nth=1))
+
+
+def test_one_that_is_asked_for_again_waits_for_its_own_end(supervised: Supervised, tmp_path: Path) -> None:
+    held = "signal.signal(signal.SIGTERM, lambda *_: note('told'))\n"
+    waits = f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.05)\n"
+    one, other = supervised.program("one", held + f"note('started')\n{waits}"), supervised.program("other", STAYS)
+    supervised.start(other, grace_s=60.0)
+    supervised.ask(one)
+    first = supervised.pid("one")
+    supervised.ask()
+    supervised.pid("one", "told")
+    supervised.ask(one, supervised.program("later", STAYS))
+    supervised.pid("later")
+    assert not gone(first)
+    assert len([word for word, _ in supervised.notes("one") if word == "started"]) == 1
+    (tmp_path / "go").touch()
+
+    assert supervised.pid("one", nth=1) != first
+    assert gone(first)
+
+
+def test_one_that_is_no_longer_asked_for_and_does_not_leave_is_killed(supervised: Supervised) -> None:
+    deaf = supervised.program("deaf", "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + STAYS)
+    supervised.start(supervised.program("other", STAYS), grace_s=0.1)
+    supervised.ask(deaf)
+    child = supervised.pid("deaf")
+    supervised.ask()
+
+    until(lambda: gone(child), "the end of the deaf")
+    assert len(supervised.notes("deaf")) == 1
+
+
+def test_a_stop_ends_those_too_that_are_about_to_leave(supervised: Supervised) -> None:
+    deaf = supervised.program(
+        "deaf", "signal.signal(signal.SIGTERM, lambda *_: note('told'))\nnote('started')\nwhile True: time.sleep(1)"
+    )
+    supervised.start(supervised.program("other", STAYS), grace_s=0.5)
+    supervised.ask(deaf)
+    child = supervised.pid("deaf")
+    supervised.ask()
+    supervised.pid("deaf", "told")
+
+    assert supervised.stop() == 0
+    assert gone(child)
 
 
 def test_one_that_overlaps_leaves_once_its_successor_is_ready(supervised: Supervised, tmp_path: Path) -> None:

@@ -1,0 +1,142 @@
+"""Models are moved between two workers of a real stack, under load: nothing is lost, and nobody is charged."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.stack import Stack, another_host, running, until
+
+pytestmark = pytest.mark.timeout(300)
+
+MODELS = """
+[models.moved]
+engine = "echo"
+max_batch = 8
+
+[models.stays]
+engine = "echo"
+"""
+LEASE_S = 60
+"""So long that nothing here comes back by its lease."""
+GIVEN = {"KTQ_LEASE_SECONDS": str(LEASE_S), "KTQ_GRACE_SECONDS": "1", "KTQ_HEARTBEAT_SECONDS": "0.5"}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running(tmp_path_factory.mktemp("moves"), models=MODELS, KTQ_WORKER_NAME="here", **GIVEN) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def away(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("away")
+
+
+@pytest.fixture
+def there(stack: Stack, away: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with another_host(stack, away, MODELS, "stays", KTQ_WORKER_NAME="there", **GIVEN) as process:
+        until(lambda: set(rosters(stack)) == {"here", "there"}, "both workers")
+        yield process
+
+
+def move(stack: Stack, *arguments: str) -> None:
+    command = [sys.executable, "-m", "ktqueue.cli", "lanes", "move", "moved", *arguments, "--url", stack.url]
+    subprocess.run(command, check=True, timeout=60)
+
+
+def rosters(stack: Stack) -> dict[str, list[str]]:
+    return {each["worker"]: each["models"] for each in stack.http.get("/api/v1/rosters").json()["data"]}
+
+
+def lane(stack: Stack) -> dict[str, Any]:
+    return dict(stack.http.get("/api/v1/lanes/moved").json())
+
+
+def slots(stack: Stack) -> list[tuple[str, str]]:
+    """Of the model that is moved: whose they are, and whether they are ready."""
+    seen = [each for each in stack.http.get("/api/v1/workers").json()["data"] if each["model"] == "moved"]
+    return [(each["worker"], each["state"]) for each in seen if psutil.pid_exists(each["pid"])]
+
+
+def until_served_by(stack: Stack, worker: str) -> None:
+    until(lambda: slots(stack) == [(worker, "ready")], f"the slot {worker}")
+    assert lane(stack)["workers"] == [worker]
+
+
+def outcomes(stack: Stack, job_id: str) -> list[tuple[str, bool]]:
+    told = stack.http.get(f"/api/v1/jobs/{job_id}/attempts").json()["data"]
+    return [(each["outcome"], each["charged"]) for each in told]
+
+
+def load(stack: Stack, count: int, delay_ms: int) -> list[str]:
+    return stack.bulk([{"model": "moved", "input": {"n": n}, "params": {"delay_ms": delay_ms}} for n in range(count)])
+
+
+def assert_nobody_was_charged(stack: Stack, jobs: list[str]) -> None:
+    for n, job_id in enumerate(jobs):
+        done = stack.finished(job_id)
+        assert (done["state"], done["result"], done["attempt"]) == ("succeeded", {"n": n}, 1)
+        *before, last = outcomes(stack, job_id)
+        assert set(before) <= {("given_back", False)}
+        assert last == ("succeeded", True)
+
+
+def test_a_move_under_load_loses_nothing_and_charges_nobody(stack: Stack, there: object) -> None:
+    until_served_by(stack, "here")
+    short, long = load(stack, 60, 300), load(stack, 16, 2_500)
+    for source, target in (("here", "there"), ("there", "here"), ("here", "there")):
+        until(lambda: lane(stack)["running"], "jobs that run")
+        move(stack, "--from", source, "--to", target)
+        until_served_by(stack, target)
+
+    assert_nobody_was_charged(stack, short)
+    assert_nobody_was_charged(stack, long)
+    assert not stack.find("lane moved")
+    assert "moved" not in rosters(stack)["here"]
+
+
+def test_what_no_worker_serves_waits_and_the_lane_says_so(stack: Stack, there: object) -> None:
+    until(lambda: lane(stack)["workers"] == ["there"], "what was ordered before, of a worker that began anew")
+    move(stack, "--from", "there")
+    until(lambda: lane(stack)["workers"] == [], "a lane that nobody serves")
+    until(lambda: slots(stack) == [], "the end of its slot")
+    waiting = load(stack, 5, 0)
+    assert {stack.job(job_id)["state"] for job_id in waiting} == {"queued"}
+
+    move(stack, "--to", "here")
+    assert_nobody_was_charged(stack, waiting)
+    assert rosters(stack) == {"here": ["moved", "stays"], "there": ["stays"]}
+
+
+def test_orders_are_followed_though_their_messenger_was_killed(stack: Stack, there: object) -> None:
+    until_served_by(stack, "here")
+    [messenger] = stack.find("worker.roster")
+    lanes = {process.pid for process in stack.find("lane")}
+    messenger.kill()
+    until(lambda: [each for each in stack.find("worker.roster") if each.pid != messenger.pid], "another messenger")
+    assert {process.pid for process in stack.find("lane")} == lanes
+
+    move(stack, "--from", "here")
+    until(lambda: lane(stack)["workers"] == [], "a lane that nobody serves")
+    move(stack, "--to", "here")
+    assert_nobody_was_charged(stack, load(stack, 3, 0))
+
+
+def test_an_order_during_a_rolling_restart_is_followed_after_it(stack: Stack, there: object) -> None:
+    until_served_by(stack, "here")
+    jobs = load(stack, 40, 300)
+    stack.signal(signal.SIGHUP)
+    until(lambda: "a rolling restart begins" in stack.said(), "a rolling restart")
+    move(stack, "--from", "here", "--to", "there")
+
+    assert_nobody_was_charged(stack, jobs)
+    until_served_by(stack, "there")
+    until(lambda: "everything has been restarted" in stack.said(), "the end of the rolling restart")
