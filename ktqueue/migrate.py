@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
 
+from ktqueue.controls.sql import SqlControls
 from ktqueue.errors import ConfigurationError, KtqueueError
+from ktqueue.roster import named
 from ktqueue.settings import Settings
 from ktqueue.sql.database import Database
 
@@ -71,11 +74,19 @@ def _alembic(sql_url: str) -> Iterator[Config]:
 
 
 def main() -> None:
-    """``python -m ktqueue.migrate``: upgrade the database that the environment names."""
+    """``python -m ktqueue.migrate``: upgrade the database that the environment names.
+
+    Prints what was ordered of the worker here, as JSON: a supervisor begins with that, and opens no database itself.
+    """
     try:
-        upgrade(Settings.from_env(os.environ).sql_url)
+        settings = Settings.from_env(os.environ)
+        upgrade(settings.sql_url)
+        controls = SqlControls(settings.sql_url)
+        orders = controls.serving(named(settings.worker_name))
+        controls.close()
     except KtqueueError as error:
         sys.exit(f"ktqueue migrate: {error}")
+    sys.stdout.write(json.dumps(orders))
 
 
 if __name__ == "__main__":

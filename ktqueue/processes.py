@@ -169,7 +169,8 @@ class Supervisor:
         self._grace_s = grace_s
         self._stopping = False
         self._rolling = False
-        self._follows = True
+        self._follows = False
+        """Not before those that serve the others are ready, and not during a rolling restart."""
         self._in_terminal = os.isatty(STDIN)
 
     def run(self, on_ready: Callable[[], None], *, start_timeout_s: float = START_TIMEOUT_S) -> int:
@@ -186,6 +187,7 @@ class Supervisor:
     def _run(self, on_ready: Callable[[], None], start_timeout_s: float) -> int:
         start_until = time.monotonic() + start_timeout_s
         for children in (self._servers, self._others):
+            self._follows = children is self._others
             for child in children:
                 child.wanted = True
             for child in list(children):

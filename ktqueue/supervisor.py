@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import http.client
+import json
 import logging
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
@@ -19,7 +20,7 @@ from ktqueue.embedded import answers, server_command, socket_path
 from ktqueue.errors import ConfigurationError
 from ktqueue.models import Catalogue, load_catalogue
 from ktqueue.processes import Program, Supervisor
-from ktqueue.roster import Ear, named
+from ktqueue.roster import Ear, named, roster, word_of
 from ktqueue.settings import Settings
 
 BACKLOG = 1024
@@ -44,12 +45,14 @@ def up(settings: Settings) -> int:
         own_redis = not settings.redis_url
         if own_redis:
             settings = settings.model_copy(update={"redis_url": f"unix://{socket_path(settings.home)}"})
-        migrate(settings)
+        orders = migrate(settings)
         check_exposure(settings)
         counted = settings.home / "metrics"
         ledgers.empty(counted)
         os.environ[ledgers.FOLDER] = str(counted)
         ear = Ear()
+        # Known already, and lanes need not wait for the one who watches it from now on.
+        os.write(ear.mouth, word_of(roster(list(catalogue), list(catalogue), orders)))
         programs = [*([_redis(settings)] if own_redis else []), *_roles(settings, list(catalogue), listeners, ear)]
         return Supervisor(programs, grace_s=settings.grace_seconds, asked=_lanes(settings, catalogue, ear)).run(
             lambda: print(_banner(settings, catalogue), flush=True)
@@ -157,16 +160,21 @@ def hold_home(home: Path) -> int:
     return descriptor
 
 
-def migrate(settings: Settings) -> None:
-    """Bring the database to the newest schema, in a process of its own, so that this one stays small."""
+def migrate(settings: Settings) -> Mapping[str, bool]:
+    """Bring the database to the newest schema, in a process of its own, so that this one stays small.
+
+    Returns what was ordered of the worker here, as `ktqueue.roster` takes it.
+    """
     command = [sys.executable, "-m", "ktqueue.migrate"]
     environment = {**os.environ, **settings.as_env()}
     done = subprocess.run(  # noqa: S603 - our own module
-        command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode:
         cause_and_message = done.stderr.strip().splitlines()[-2:]
         raise ConfigurationError(f"the database can't be brought up to date: {'; '.join(cause_and_message)}")
+    ordered: Mapping[str, bool] = json.loads(done.stdout)
+    return ordered
 
 
 def check_exposure(settings: Settings) -> None:
@@ -193,9 +201,8 @@ def _redis(settings: Settings) -> Program:
 
 def _roles(settings: Settings, models: Sequence[str], listeners: Sequence[socket.socket], ear: Ear) -> list[Program]:
     return [
-        _roster(settings, models, ear),
         _api(settings, listeners),
-        _worker("light", settings, "light"),
+        _light(settings, models, ear),
         _worker("deliver", settings, "deliver"),
         _worker("beat", settings, "beat"),
     ]
@@ -216,6 +223,12 @@ def _api(settings: Settings, listeners: Sequence[socket.socket]) -> Program:
 
 def _worker(name: str, settings: Settings, *arguments: str) -> Program:
     return Program(name, _python("worker", *arguments), _environment(settings))
+
+
+def _light(settings: Settings, models: Sequence[str], ear: Ear) -> Program:
+    """It keeps the roster too, which takes what it has anyway."""
+    argv = _python("worker", "light", str(ear.mouth), *models)
+    return Program("light", argv, _environment(settings), inherits=[ear.mouth])
 
 
 def _roster(settings: Settings, models: Sequence[str], ear: Ear) -> Program:

@@ -1,4 +1,7 @@
-"""``python -m worker lane MODEL | light | deliver | beat``: one Celery process, its settings from the environment."""
+"""``python -m worker lane MODEL | light [DESCRIPTOR MODEL …] | deliver | beat``: one Celery process.
+
+Its settings are from the environment. The light worker keeps a roster too if it is given a pipe to tell it through.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from worker.app import create_app
 from worker.beat import schedule
 from worker.places import Places
 
-USAGE = "usage: python -m worker lane MODEL | light | deliver | beat"
+USAGE = "usage: python -m worker lane MODEL | light [DESCRIPTOR MODEL …] | deliver | beat"
 
 
 def main(arguments: Sequence[str], settings: Settings) -> None:
@@ -45,8 +48,8 @@ def _serve(app: Celery, settings: Settings, arguments: Sequence[str]) -> None:
             places = load_catalogue(settings.models)[model].places
             tasks.serve_lane(app, settings, model, Places(places))
             _work(app, f"lane-{model}", lane_queue(model), len(places))
-        case ["light"]:
-            tasks.serve_light(app, settings)
+        case ["light", *roster]:
+            tasks.serve_light(app, settings, (int(roster[0]), roster[1:]) if roster else None)
             _work(app, "light", LIGHT, 1)
         case ["deliver"]:
             tasks.serve_deliveries(app, settings)

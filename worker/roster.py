@@ -1,18 +1,21 @@
-"""``python -m worker.roster DESCRIPTOR MODEL …``: watches what operators order of a worker, and tells its supervisor.
+"""The roster keeper: watches what operators order of a worker, and tells its supervisor and whoever looks.
 
-``MODEL …`` are the models that the worker was begun with. Each roster goes through the pipe ``DESCRIPTOR``, and to
-whoever looks at `/api/v1/rosters`. A process of its own, so that the supervisor opens no connection, and without
-Celery, so that it stays small.
+Under `ktqueue up` it is a thread of the light worker's child, which has all that it takes already. `ktqueue worker`
+runs it as a process, ``python -m worker.roster DESCRIPTOR MODEL …``: each roster goes through the pipe ``DESCRIPTOR``,
+and the worker was begun with ``MODEL …``.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from typing import NoReturn
 
 from ktqueue.controls.base import Controls
 from ktqueue.controls.sql import SqlControls
@@ -89,10 +92,9 @@ class RosterKeeper:
             logger.debug("nobody is told what %s serves: %s", self._worker, error)
 
 
-def main(descriptor: int, begun_with: Sequence[str], settings: Settings) -> None:
-    """Watch until told to stop."""
-    logging.basicConfig(format="%(message)s", level=settings.log_level.upper())
-    keeper = RosterKeeper(
+def keeper(descriptor: int, begun_with: Collection[str], settings: Settings) -> RosterKeeper:
+    """One that tells through the pipe ``descriptor``. Make it after a fork: it holds connections."""
+    return RosterKeeper(
         SqlControls(settings.sql_url),
         RedisPresence(connect(settings.redis_url)),
         lambda models: _say(descriptor, models),
@@ -102,19 +104,36 @@ def main(descriptor: int, begun_with: Sequence[str], settings: Settings) -> None
         begun_with=begun_with,
         heartbeat_s=settings.heartbeat_seconds,
     )
-    while True:
-        keeper.look()
-        time.sleep(LOOK_S)
 
 
 def _say(descriptor: int, models: Sequence[str]) -> None:
     os.write(descriptor, word_of(models))
 
 
+def keep(keeper: RosterKeeper) -> NoReturn:
+    """Watch until the process ends."""
+    while True:
+        keeper.look()
+        time.sleep(LOOK_S)
+
+
+def keep_aside(keeper: RosterKeeper) -> None:
+    """Watch from a thread of its own. What ends that ends the process: its successor tries again."""
+
+    def watch() -> None:
+        try:
+            keep(keeper)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="roster", daemon=True).start()
+
+
 if __name__ == "__main__":
     try:
         environment = Settings.from_env(os.environ)
         die_with_parent(environment.grace_seconds)
-        main(int(sys.argv[1]), sys.argv[2:], environment)
+        logging.basicConfig(format="%(message)s", level=environment.log_level.upper())
+        keep(keeper(int(sys.argv[1]), sys.argv[2:], environment))
     except KtqueueError as error:
         sys.exit(f"ktqueue worker: {error}")

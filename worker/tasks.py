@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import cache
+from typing import TypeAlias
 
 from celery import Celery
 
@@ -17,7 +19,11 @@ from worker.bookkeeping import keep_books
 from worker.metrics import RepairMetrics
 from worker.places import Places
 from worker.post import Post
+from worker.roster import keep_aside, keeper
 from worker.slot import Slot
+
+Roster: TypeAlias = tuple[int, Sequence[str]]
+"""The pipe to tell it through, and the models that its worker was begun with."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +47,17 @@ def serve_lane(app: Celery, settings: Settings, model: str, places: Places) -> N
         return slot().drain()
 
 
-def serve_light(app: Celery, settings: Settings) -> None:
-    """Make this app's child the light worker: what is quick, and no model's business."""
+def serve_light(app: Celery, settings: Settings, roster: Roster | None) -> None:
+    """Make this app's child the light worker: what is quick, and no model's business. It may keep a roster too."""
     swept = cache(lambda: (bootstrap(settings).sweep, RepairMetrics()))
     keep_books(Role("light"))
-    in_each_child(swept, StopFlag(), settings)
+
+    def prepare() -> None:
+        swept()
+        if roster is not None:
+            keep_aside(keeper(*roster, settings))
+
+    in_each_child(prepare, StopFlag(), settings)
 
     @app.task(name=SWEEP)
     def repair() -> None:

@@ -52,6 +52,13 @@ def move(stack: Stack, *arguments: str) -> None:
     subprocess.run(command, check=True, timeout=60)
 
 
+def begin(stack: Stack, worker: str) -> None:
+    """Whatever was before: let this worker serve it, and nobody else."""
+    other = {"here": "there", "there": "here"}[worker]
+    move(stack, "--from", other, "--to", worker)
+    until_served_by(stack, worker)
+
+
 def rosters(stack: Stack) -> dict[str, list[str]]:
     return {each["worker"]: each["models"] for each in stack.http.get("/api/v1/rosters").json()["data"]}
 
@@ -90,7 +97,7 @@ def assert_nobody_was_charged(stack: Stack, jobs: list[str]) -> None:
 
 
 def test_a_move_under_load_loses_nothing_and_charges_nobody(stack: Stack, there: object) -> None:
-    until_served_by(stack, "here")
+    begin(stack, "here")
     short, long = load(stack, 60, 300), load(stack, 16, 2_500)
     for source, target in (("here", "there"), ("there", "here"), ("here", "there")):
         until(lambda: lane(stack)["running"], "jobs that run")
@@ -104,7 +111,7 @@ def test_a_move_under_load_loses_nothing_and_charges_nobody(stack: Stack, there:
 
 
 def test_what_no_worker_serves_waits_and_the_lane_says_so(stack: Stack, there: object) -> None:
-    until(lambda: lane(stack)["workers"] == ["there"], "what was ordered before, of a worker that began anew")
+    begin(stack, "there")
     move(stack, "--from", "there")
     until(lambda: lane(stack)["workers"] == [], "a lane that nobody serves")
     until(lambda: slots(stack) == [], "the end of its slot")
@@ -116,22 +123,25 @@ def test_what_no_worker_serves_waits_and_the_lane_says_so(stack: Stack, there: o
     assert rosters(stack) == {"here": ["moved", "stays"], "there": ["stays"]}
 
 
-def test_orders_are_followed_though_their_messenger_was_killed(stack: Stack, there: object) -> None:
-    until_served_by(stack, "here")
-    [messenger] = stack.find("worker.roster")
+def test_orders_are_followed_though_their_messengers_were_killed(stack: Stack, there: subprocess.Popen[bytes]) -> None:
+    begin(stack, "here")
+    [keeper] = [each for each in psutil.Process(there.pid).children() if "worker.roster" in each.cmdline()]
     lanes = {process.pid for process in stack.find("lane")}
-    messenger.kill()
-    until(lambda: [each for each in stack.find("worker.roster") if each.pid != messenger.pid], "another messenger")
-    assert {process.pid for process in stack.find("lane")} == lanes
+    for messenger in (keeper, *stack.find("worker light")):
+        messenger.kill()
 
     move(stack, "--from", "here")
     until(lambda: lane(stack)["workers"] == [], "a lane that nobody serves")
-    move(stack, "--to", "here")
+    until(lambda: slots(stack) == [], "the end of its slot")
+    move(stack, "--to", "there")
+    until_served_by(stack, "there")
+    assert {process.pid for process in stack.find("lane stays")} < lanes, "it was left alone"
+    move(stack, "--from", "there", "--to", "here")
     assert_nobody_was_charged(stack, load(stack, 3, 0))
 
 
 def test_an_order_during_a_rolling_restart_is_followed_after_it(stack: Stack, there: object) -> None:
-    until_served_by(stack, "here")
+    begin(stack, "here")
     jobs = load(stack, 40, 300)
     stack.signal(signal.SIGHUP)
     until(lambda: "a rolling restart begins" in stack.said(), "a rolling restart")
@@ -140,3 +150,13 @@ def test_an_order_during_a_rolling_restart_is_followed_after_it(stack: Stack, th
     assert_nobody_was_charged(stack, jobs)
     until_served_by(stack, "there")
     until(lambda: "everything has been restarted" in stack.said(), "the end of the rolling restart")
+
+
+def test_orders_outlive_the_worker(stack: Stack, away: Path) -> None:
+    for _ in range(2):
+        with another_host(stack, away, MODELS, "stays", KTQ_WORKER_NAME="there", **GIVEN):
+            until(lambda: "there" in rosters(stack), "the other worker")
+            if rosters(stack)["there"] == ["stays"]:
+                move(stack, "--from", "here", "--to", "there")
+            until_served_by(stack, "there")
+    until(lambda: lane(stack)["workers"] == [], "its end")

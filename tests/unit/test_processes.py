@@ -345,11 +345,12 @@ def test_a_terminal_that_is_closed_ends_everything(supervised: Supervised) -> No
     until(lambda: "all are ready" in supervised.said(), "a supervisor that is ready")
     supervised.process.send_signal(signal.SIGHUP)
     until(lambda: "everything has been restarted" in supervised.said(), "a rolling restart")
+    new = supervised.pid("one", nth=1)
     os.close(ours)
     supervised.process.send_signal(signal.SIGHUP)
 
     assert supervised.status() == 0
-    assert gone(supervised.pid("one", nth=1))
+    assert gone(new)
 
 
 # --- stop ------------------------------------------------------------------------------------------------------
