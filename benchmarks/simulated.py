@@ -15,6 +15,7 @@ from ktqueue.foretelling import Foretelling
 from ktqueue.job import Job, Task
 from ktqueue.lanes.base import Ended
 from ktqueue.lanes.memory import MemoryLanes
+from ktqueue.lateness import too_late
 from ktqueue.rank import rank
 from ktqueue.turns import Entry, entry_of
 
@@ -101,9 +102,10 @@ class Simulation:
             self._fill()
 
     def _fill(self) -> None:
+        least_ms_each = 0.0 if self.fifo else self.lanes.view(MODEL).least_ms_each
         for job_id in self.lanes.pull(MODEL, self.at_once - len(self._running)):
             job = self._jobs[job_id]
-            if job.deadline_at is not None and job.deadline_at <= self.now:
+            if too_late(job.deadline_at, job.cost, self.now, least_ms_each):
                 continue  # expired: it costs no place
             self.started[job_id] = self.now
             heapq.heappush(self._running, (self.now + job.cost, job_id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from types import MappingProxyType
 from ktqueue.blame import blame
 from ktqueue.controls.watched import WatchedControls
 from ktqueue.cost import true_cost
-from ktqueue.errors import LanesUnavailable
+from ktqueue.errors import LanesUnavailable, StoreUnavailable
 from ktqueue.events.base import Event, EventId, Events
 from ktqueue.history import end_event, requeued_event
 from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, JsonObject, Ride, Usage, Verdict, fence_of
@@ -29,12 +30,14 @@ Had = tuple[float, Ride | None]
 """Of the steps of an attempt: a job's share in seconds, and what they were."""
 NOTHING: Mapping[str, Had] = MappingProxyType({})
 
+LEAST_S = 10.0
+"""How long a slot goes by what it was told of how quick a run is: it is told whenever jobs end."""
 LEASE_STEPS = 3
 """A lease outlasts so many steps as slow as the slowest of late; or it would run out on a worker that is well."""
 
 
 class Execution:
-    """The use cases of one slot. ``jitter`` is uniform in [0, 1)."""
+    """The use cases of one slot. ``jitter`` is uniform in [0, 1), ``clock`` in seconds."""
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Execution:
         lease_ms: int,
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen, so sharing it is safe
         jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._lanes = lanes
@@ -54,6 +58,8 @@ class Execution:
         self._lease_ms = lease_ms
         self._backoff = backoff
         self._jitter = jitter
+        self._clock = clock
+        self._least: dict[str, tuple[float, float]] = {}
 
     def answer(self, model: str) -> None:
         """Note that the lane's bell was heard. Must come before the first claim, so that no later job is missed."""
@@ -72,9 +78,29 @@ class Execution:
         if len(ids) == limit:
             # There may be more than this slot can hold: wake another. One that is alone hears it and finds nothing.
             self._lanes.ring(model)
-        jobs = self._store.claim(ids, token=token, worker=worker, lease_ms=self._lease(step_s), quota=quota)
+        least_ms_each = self._least_ms_each(model)
+        jobs = self._store.claim(
+            ids, token=token, worker=worker, lease_ms=self._lease(step_s), quota=quota, least_ms_each=least_ms_each
+        )
         self._tell_running(jobs)
+        if least_ms_each and len(jobs) < len(ids):
+            claimed = {job.id for job in jobs}
+            self._expire_late([job_id for job_id in ids if job_id not in claimed], least_ms_each)
         return jobs
+
+    def _least_ms_each(self, model: str) -> float:
+        """How long a run takes at least for each unit of its cost, as told when this slot's jobs ended last."""
+        least_ms_each, until = self._least.get(model, (0.0, 0.0))
+        return least_ms_each if self._clock() < until else 0.0
+
+    def _expire_late(self, ids: Sequence[str], least_ms_each: float) -> None:
+        """End those that were not claimed for they can't make their deadline any more. The sweep ends them too."""
+        try:
+            expired = self._store.expire_late(ids, least_ms_each=least_ms_each)
+        except StoreUnavailable as error:
+            logger.debug("jobs that would be late are left to the sweep: %s", error)
+            return
+        self.publish([terminal_event(replace(job, state=JobState.EXPIRED)) for job in expired])
 
     def has_suspects(self, model: str) -> bool:
         """Whether jobs wait that may have killed their process, and may run. Raises StoreUnavailable."""
@@ -242,7 +268,7 @@ class Execution:
             lanes[job.model].append(_ended(job, verdict, now))
         try:
             for model, group in lanes.items():
-                self._lanes.count_finished(model, group)
+                self._least[model] = self._lanes.count_finished(model, group), self._clock() + LEAST_S
         except LanesUnavailable as error:
             logger.debug("finished jobs are not counted: %s", error)
 
@@ -258,7 +284,7 @@ def _with(verdict: Verdict, had: Mapping[str, Had]) -> Verdict:
 def _ended(job: Job, verdict: Verdict, now: int) -> Ended:
     cost = true_cost(job.task, job.input, job.cost, verdict.usage)
     ran_ms = 0 if job.started_at is None else max(0, now - job.started_at)
-    return Ended(job.tenant, job.priority, job.cost, cost, ran_ms)
+    return Ended(job.tenant, job.priority, job.cost, cost, ran_ms, whole=verdict.state is JobState.SUCCEEDED)
 
 
 def _end_event(job: Job, verdict: Verdict) -> Event:

@@ -12,14 +12,18 @@ from ktqueue.events.base import Events
 from ktqueue.history import terminal_event
 from ktqueue.job import JobState
 from ktqueue.lanes.base import Lanes
+from ktqueue.lateness import too_late
 from ktqueue.recovery import Recovery
 from ktqueue.retention import Retention
-from ktqueue.store.base import LaneCensus, Store
+from ktqueue.store.base import Due, LaneCensus, Store
 from ktqueue.turns import Entry, entry_of
 
 GROUP = 500
 CUT_MS = 2_000
 """So long a job that runs past its deadline is left to its slot, which knows what there is of its result."""
+LOOK_AHEAD_MS = 60_000
+LOOK_AHEAD = 1_000
+"""So far ahead, and at so many deadlines, a sweep looks for jobs that can't make theirs. The pull meets the others."""
 PAGE = 1_000
 PAGES_A_SWEEP = 5
 """How many pages of a long lane are compared in one sweep; the next goes on from there."""
@@ -75,7 +79,7 @@ class Sweep:
         """One round. Raises StoreUnavailable or LanesUnavailable: the next round does what this one could not."""
         repairs = Repairs(
             recovered=self._recovery.of_the_dead() + self._recovery.of_the_silent(),
-            expired=self._expire_overdue(),
+            expired=self._expire_overdue() + self._expire_late(),
             woken=self._wake_due(),
             requeued=sum(self._repair_lane(lane) for lane in self._census()),
             pruned=self._retention(),
@@ -92,6 +96,29 @@ class Sweep:
                 self._lanes.ask_cancel(job.model, [job.id])
             else:
                 self._lanes.remove(job.model, job.id)
+        self._tell_ended([job.id for job in jobs])
+        return len(jobs)
+
+    def _expire_late(self) -> int:
+        """End those that wait and can't make their deadline any more, among the deadlines that come next.
+
+        They would only take the place of others that can.
+        """
+        soon = self._store.due_within(LOOK_AHEAD_MS, LOOK_AHEAD)
+        models = {each.model for each in soon}
+        views = self._lanes.views(models) if models else {}
+        return sum(self._expire_late_of(model, views[model].least_ms_each, soon) for model in models)
+
+    def _expire_late_of(self, model: str, least_ms_each: float, soon: Sequence[Due]) -> int:
+        now = self._store.now()
+        late = [
+            each.id
+            for each in soon
+            if each.model == model and too_late(each.deadline_at, each.cost, now, least_ms_each)
+        ]
+        jobs = self._store.expire_late(late, least_ms_each=least_ms_each)
+        for job in jobs:
+            self._lanes.remove(job.model, job.id)
         self._tell_ended([job.id for job in jobs])
         return len(jobs)
 

@@ -6,6 +6,7 @@ Any method may raise LanesUnavailable.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ class LaneView:
     """A lane at a glance. What too little has ended to say is None.
 
     ``rate`` is jobs finished per second of late, ``speed`` the cost served per second while jobs wait, ``ms_each``
-    how long a run takes for each unit of its cost. ``cost`` is that of all that wait.
+    how long a run takes for each unit of its cost. ``cost`` is that of all that wait. ``least_ms_each`` is how long one
+    that begins now takes at least for each unit; 0 where nobody knows.
     """
 
     depth: int
@@ -30,41 +32,52 @@ class LaneView:
     cost: int = 0
     speed: float | None = None
     ms_each: float | None = None
+    least_ms_each: float = 0.0
 
 
 class Ended(NamedTuple):
-    """A job that was pulled and has ended: what it was estimated to cost, what it did cost, how long it ran."""
+    """A job that was pulled and has ended: what it was estimated to cost, what it did cost, how long it ran.
+
+    ``whole``: it ran to its own end, and neither failed nor was cut.
+    """
 
     tenant: str
     priority: int
     estimate: int
     cost: int
     run_ms: int
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
     """Jobs of a lane that ended together: how many, their estimates, how long they ran, each by itself.
 
-    ``more`` is what those of a tenant and class did cost beyond their estimates, where that is not nothing.
+    ``more`` is what those of a tenant and class did cost beyond their estimates, where that is not nothing; ``least``
+    what the quickest took for each unit of its estimate, in ms, 0 if none was whole.
     """
 
     jobs: int
     work: int
     run_ms: int
     more: list[tuple[str, int, int]]
+    least: float
 
 
 def sums_of(ended: Sequence[Ended]) -> Sums:
     """A tenant pays for all that ended together at once, so it is no matter in which order they are told."""
     more: Counter[tuple[str, int]] = Counter()
     work = run_ms = 0
-    for tenant, priority, estimate, cost, ran_ms in ended:
+    least = math.inf
+    for tenant, priority, estimate, cost, ran_ms, whole in ended:
         work += estimate
         run_ms += ran_ms
+        if whole:
+            least = min(least, max(1, ran_ms) / estimate)
         if cost != estimate:
             more[tenant, priority] += cost - estimate
-    return Sums(len(ended), work, run_ms, [(*whose, cost) for whose, cost in more.items() if cost])
+    beyond = [(*whose, cost) for whose, cost in more.items() if cost]
+    return Sums(len(ended), work, run_ms, beyond, 0.0 if least == math.inf else least)
 
 
 BACKLOG_MS = 10_000
@@ -142,8 +155,11 @@ class Lanes(Protocol):
     def answer(self, model: str) -> None:
         """Note that the bell was heard: the next ``ring`` sends a new one."""
 
-    def count_finished(self, model: str, ended: Sequence[Ended]) -> None:
-        """Feed the lane's rate and speed, and let tenants have paid what jobs did cost."""
+    def count_finished(self, model: str, ended: Sequence[Ended]) -> float:
+        """Feed the lane's rate and speed, and let tenants have paid what jobs did cost.
+
+        Returns what a view now has as its ``least_ms_each``.
+        """
 
     def tell_weights(self, weights: Mapping[str, float]) -> None:
         """The weights of tenants, for all lanes; those that are left out have 1."""

@@ -6,7 +6,7 @@ Numbers that must stay exact go to Redis as numbers: Lua itself writes only 14 d
 
 from __future__ import annotations
 
-from ktqueue.lanes.pace import LOOK_BACK_MS, RUNS_KEPT, SERVICE_MS, SPAN_S, SPANS
+from ktqueue.lanes.pace import FORGOTTEN, LOOK_BACK_MS, RUNS_KEPT, SERVICE_MS, SPAN_S, SPANS
 
 WEIGHTS = "ktq:weights"
 
@@ -143,7 +143,7 @@ if info then take(ARGV[2], info) end
 COUNT_FINISHED = (
     STATE
     + f"""
-local jobs, work, run_ms = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local jobs, work, run_ms, quickest = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[6])
 local now, waited = now_ms(), redis.call('HLEN', waits) > 0
 local span, finished = math.floor(now / {1000 * SPAN_S}), 'ktq:finished:' .. model
 if redis.call('HINCRBY', finished, string.format('%d', span), jobs) == jobs then
@@ -162,7 +162,7 @@ for _, each in ipairs(cjson.decode(ARGV[5])) do
 end
 
 local service = 'ktq:service:' .. model
-local told = redis.call('HMGET', service, 'at', 'waited', 'work', 'ms', 'run_work', 'run_ms')
+local told = redis.call('HMGET', service, 'at', 'waited', 'work', 'ms', 'run_work', 'run_ms', 'quickest')
 local done, ms = tonumber(told[3] or 0), tonumber(told[4] or 0)
 if told[2] == '1' and waited then
   local passed = math.max(0, now - told[1])
@@ -170,9 +170,15 @@ if told[2] == '1' and waited then
   done, ms = done * kept + work, ms * kept + passed
 end
 local runs_kept = math.pow({RUNS_KEPT}, jobs)
-redis.call('HSET', service, 'at', now, 'waited', waited and 1 or 0, 'work', done, 'ms', ms,
+local before = tonumber(told[7] or 0) * math.pow({FORGOTTEN}, jobs)
+if quickest == 0 or (before > 0 and before < quickest) then quickest = before end
+redis.call('HSET', service, 'quickest', quickest, 'at', now, 'waited', waited and 1 or 0, 'work', done, 'ms', ms,
   'run_work', tonumber(told[5] or 0) * runs_kept + work, 'run_ms', tonumber(told[6] or 0) * runs_kept + run_ms)
 redis.call('PEXPIRE', service, {SERVICE_MS})
+return {{waited and 1 or 0, string.format('%.17g', quickest)}}
 """
 )
-"""``model, jobs, work, run_ms, [[tenant, priority, cost beyond the estimates], …]``"""
+"""``model, jobs, work, run_ms, [[tenant, priority, cost beyond the estimates], …], ms each of the quickest``.
+
+Whether jobs wait, and the ms each of the quickest of late.
+"""

@@ -93,7 +93,8 @@ class MemoryLanes:
         with self._lock:
             lane = self._lane(model)
             rate = pace(lane.finished, self._clock())
-            return LaneView(len(lane.queue), rate, lane.queue.cost, lane.service.speed, lane.service.ms_each)
+            least = lane.service.least_ms_each(self._clock())
+            return LaneView(len(lane.queue), rate, lane.queue.cost, lane.service.speed, lane.service.ms_each, least)
 
     def views(self, models: Collection[str]) -> dict[str, LaneView]:
         """The same of several lanes at once."""
@@ -146,10 +147,10 @@ class MemoryLanes:
         with self._lock:
             self._lane(model).bell_until = 0
 
-    def count_finished(self, model: str, ended: Sequence[Ended]) -> None:
-        """Feed the lane's rate and speed, and let tenants have paid what jobs did cost."""
+    def count_finished(self, model: str, ended: Sequence[Ended]) -> float:
+        """Feed the lane's rate and speed, and let tenants have paid what jobs did cost; how quick a run is at best."""
         if not ended:
-            return
+            return 0.0
         with self._lock:
             lane, now = self._lane(model), self._clock()
             present, sums = span_of(now), sums_of(ended)
@@ -159,8 +160,14 @@ class MemoryLanes:
             for tenant, priority, more in sums.more:
                 lane.queue.correct(tenant, priority, more)
             lane.service = lane.service.ended(
-                now, waiting=len(lane.queue) > 0, jobs=sums.jobs, work=sums.work, run_ms=sums.run_ms
+                now,
+                waiting=len(lane.queue) > 0,
+                jobs=sums.jobs,
+                work=sums.work,
+                run_ms=sums.run_ms,
+                least=sums.least,
             )
+            return lane.service.least_ms_each(now)
 
     def tell_weights(self, weights: Mapping[str, float]) -> None:
         """The weights of tenants, for all lanes; those that are left out have 1."""

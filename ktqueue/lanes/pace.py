@@ -37,12 +37,19 @@ SERVICE_MS = 3_600_000
 """What is known of a lane's service is forgotten when nothing ended for this time."""
 
 
+FORGOTTEN = 1.001
+"""How much more each further run takes for the quickest of late: one that was quick is forgotten by and by."""
+AT_BEST = 0.5
+"""The part of what the quickest took that no run is believed to take less than."""
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """How fast a lane is served: ``work`` done, in estimated cost, in ``ms`` in which jobs waited, of late.
 
     Time in which nobody waited says nothing: there was less to do than could be done. ``run_ms`` is what runs of
     ``run_work`` took, each by itself. ``at`` is when something ended last, ``waited`` whether others waited then.
+    ``quickest`` is what the quickest run of late took for each unit of its cost, in ms; 0 is 'unknown'.
     """
 
     at: int = 0
@@ -51,6 +58,7 @@ class Service:
     ms: float = 0.0
     run_work: float = 0.0
     run_ms: float = 0.0
+    quickest: float = 0.0
 
     @property
     def speed(self) -> float | None:
@@ -62,12 +70,24 @@ class Service:
         """How long a run takes for each unit of its cost; None is 'unknown'."""
         return self.run_ms / self.run_work if self.run_work > 0 else None
 
-    def ended(self, now: int, *, waiting: bool, jobs: int, work: int, run_ms: int) -> Service:
-        """The same once so many jobs have ended together at ``now`` (Unix ms)."""
+    def least_ms_each(self, now: int) -> float:
+        """How long a run that began at ``now`` (Unix ms) would take at least for each unit of its cost; 0 is 'unknown'.
+
+        It is unknown while nobody has to wait, for then there is room, and whoever has less company runs quicker. When
+        nothing has ended of late it is unknown too: what is never tried would never be known better.
+        """
+        return AT_BEST * self.quickest if self.waited and now - self.at <= LOOK_BACK_MS else 0.0
+
+    def ended(self, now: int, *, waiting: bool, jobs: int, work: int, run_ms: int, least: float) -> Service:
+        """The same once so many jobs have ended together at ``now`` (Unix ms).
+
+        ``least`` is what the quickest of those that ran to their end took for each unit, in ms; 0 if none did.
+        """
         done, ms = self.work, self.ms
         if self.waited and waiting:
             passed = max(0, now - self.at)
             kept = math.exp(-passed / LOOK_BACK_MS)
             done, ms = done * kept + work, ms * kept + passed
         kept = RUNS_KEPT**jobs
-        return Service(now, waiting, done, ms, self.run_work * kept + work, self.run_ms * kept + run_ms)
+        quickest = min((each for each in (least, self.quickest * FORGOTTEN**jobs) if each), default=0.0)
+        return Service(now, waiting, done, ms, self.run_work * kept + work, self.run_ms * kept + run_ms, quickest)

@@ -180,12 +180,16 @@ class RedisLanes:
         with self._client.served():
             self._client.delete(f"ktq:bell:{model}")
 
-    def count_finished(self, model: str, ended: Sequence[Ended]) -> None:
-        """Feed the lane's rate and speed, and let tenants have paid what jobs did cost."""
-        if ended:
-            sums = sums_of(ended)
-            with self._client.served():
-                self._count_finished(args=[model, sums.jobs, sums.work, sums.run_ms, orjson.dumps(sums.more)])
+    def count_finished(self, model: str, ended: Sequence[Ended]) -> float:
+        """Feed the lane's rate and speed, and let tenants have paid what jobs did cost; how quick a run is at best."""
+        if not ended:
+            return 0.0
+        sums = sums_of(ended)
+        more = orjson.dumps(sums.more)
+        with self._client.served():
+            told = self._count_finished(args=[model, sums.jobs, sums.work, sums.run_ms, more, sums.least])
+        waited, quickest = cast("tuple[int, str]", told)
+        return Service(waited=bool(waited), quickest=float(quickest)).least_ms_each(0)
 
     def tell_weights(self, weights: Mapping[str, float]) -> None:
         """The weights of tenants, for all lanes; those that are left out have 1."""
@@ -216,6 +220,9 @@ class RedisLanes:
 
 def _view(now: int, depth: int, costs: list[str | None], finished: dict[str, str], service: dict[str, str]) -> LaneView:
     counts = {int(span): int(jobs) for span, jobs in finished.items()}
-    work, ms, run_work, run_ms = (float(service.get(name, 0)) for name in ("work", "ms", "run_work", "run_ms"))
-    known = Service(work=work, ms=ms, run_work=run_work, run_ms=run_ms)
-    return LaneView(depth, pace(counts, now), sum(map(int, filter(None, costs))), known.speed, known.ms_each)
+    names = ("work", "ms", "run_work", "run_ms", "quickest")
+    work, ms, run_work, run_ms, quickest = (float(service.get(name, 0)) for name in names)
+    at, waited = int(service.get("at", 0)), service.get("waited") == "1"
+    known = Service(at, waited, work, ms, run_work, run_ms, quickest)
+    cost = sum(map(int, filter(None, costs)))
+    return LaneView(depth, pace(counts, now), cost, known.speed, known.ms_each, known.least_ms_each(now))

@@ -82,6 +82,16 @@ class TenantCensus:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """A queued job whose deadline comes soon."""
+
+    id: str
+    model: str
+    cost: int
+    deadline_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Holder:
     """Who runs jobs under one token."""
 
@@ -142,9 +152,18 @@ class Store(Protocol):
         """Jobs that match, newest first, at most ``query.limit``."""
 
     def claim(
-        self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int, quota: Quota | None = None
+        self,
+        ids: Sequence[str],
+        *,
+        token: str,
+        worker: str,
+        lease_ms: int,
+        quota: Quota | None = None,
+        least_ms_each: float = 0.0,
     ) -> list[Job]:
         """Make running, under ``token``, those that are queued, due and within their deadline; in the order of ids.
+
+        Within it is what could run that long for each unit of its cost before it.
 
         A claimed job has attempt + 1, claims + 1, started_at now, and a lease of ``lease_ms``. Suspects are left alone.
         With a ``quota``, which all callers must then give, no more are than it leaves room for.
@@ -185,6 +204,12 @@ class Store(Protocol):
 
     def expire(self, limit: int, *, running_after_ms: int = 0) -> list[Job]:
         """Expire jobs past their deadline; those jobs as they were before. Running ones so much later."""
+
+    def due_within(self, ms: int, limit: int) -> list[Due]:
+        """The queued jobs among the next ``limit`` deadlines, those within so many milliseconds, soonest first."""
+
+    def expire_late(self, ids: Sequence[str], *, least_ms_each: float) -> list[Job]:
+        """Expire those of these jobs that are queued and too late (see `ktqueue.lateness`); as they were before."""
 
     def lapsed(self, limit: int) -> list[Job]:
         """Running jobs whose lease has run out."""

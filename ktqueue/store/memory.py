@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import orjson
 
 from ktqueue.job import Attempt, Fence, Job, JobState, Verdict, last_attempt, outcome_of
+from ktqueue.lateness import too_late
 from ktqueue.store.base import (
+    Due,
     Holder,
     IdempotencyKey,
     JobQuery,
@@ -122,12 +124,23 @@ class MemoryStore:
         return sorted(found, key=lambda job: job.id, reverse=True)[: query.limit]
 
     def claim(
-        self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int, quota: Quota | None = None
+        self,
+        ids: Sequence[str],
+        *,
+        token: str,
+        worker: str,
+        lease_ms: int,
+        quota: Quota | None = None,
+        least_ms_each: float = 0.0,
     ) -> list[Job]:
         """Make running what is queued, due and within its deadline; in the order of ids."""
         with self._lock:
             now = self._clock()
-            others = [job for job in self._given(ids) if job.company is None]
+            others = [
+                job
+                for job in self._given(ids)
+                if job.company is None and not too_late(job.deadline_at, job.cost, now, least_ms_each)
+            ]
             return self._claim(others[: self._left(quota)], now, token, worker, lease_ms)
 
     def _left(self, quota: Quota | None) -> int | None:
@@ -298,6 +311,34 @@ class MemoryStore:
                 self._end(job, JobState.EXPIRED, now)
             self._note([self._jobs[job.id] for job in first])
         return first
+
+    def due_within(self, ms: int, limit: int) -> list[Due]:
+        """The queued jobs among the next deadlines, if they come within so many milliseconds, soonest first."""
+        with self._lock:
+            until = self._clock() + ms
+            soon = [
+                (job.deadline_at, job)
+                for job in self._jobs.values()
+                if job.deadline_at is not None and job.deadline_at <= until and not job.state.terminal
+            ]
+        first = nsmallest(limit, soon, key=lambda each: each[0])
+        return [
+            Due(job.id, job.model, job.cost, deadline_at) for deadline_at, job in first if job.state is JobState.QUEUED
+        ]
+
+    def expire_late(self, ids: Sequence[str], *, least_ms_each: float) -> list[Job]:
+        """Expire those of these jobs that are queued and too late; as they were before."""
+        with self._lock:
+            now = self._clock()
+            late = [
+                job
+                for job in self._given(ids)
+                if job.state is JobState.QUEUED and too_late(job.deadline_at, job.cost, now, least_ms_each)
+            ]
+            for job in late:
+                self._end(job, JobState.EXPIRED, now)
+            self._note([self._jobs[job.id] for job in late])
+        return late
 
     def lapsed(self, limit: int) -> list[Job]:
         """Running jobs whose lease has run out, the longest ago first."""

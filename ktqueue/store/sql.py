@@ -14,6 +14,7 @@ from ktqueue.sql.clock import Clock
 from ktqueue.sql.database import Database
 from ktqueue.store import billing, noting, statements
 from ktqueue.store.base import (
+    Due,
     Holder,
     IdempotencyKey,
     JobQuery,
@@ -116,12 +117,25 @@ class SqlStore:
             return _jobs_of(connection.execute(statements.search(query)))
 
     def claim(
-        self, ids: Sequence[str], *, token: str, worker: str, lease_ms: int, quota: Quota | None = None
+        self,
+        ids: Sequence[str],
+        *,
+        token: str,
+        worker: str,
+        lease_ms: int,
+        quota: Quota | None = None,
+        least_ms_each: float = 0.0,
     ) -> list[Job]:
         """Make running what is queued, due and within its deadline; in the order of ids."""
         with self._noting() as (connection, note):
             within = ids if quota is None else ids[: _left(connection, quota)]
-            given = {"ids": list(within), "new_token": token, "new_worker": worker, "lease_ms": lease_ms}
+            given = {
+                "ids": list(within),
+                "new_token": token,
+                "new_worker": worker,
+                "lease_ms": lease_ms,
+                "least_ms_each": least_ms_each,
+            }
             claimed = {job.id: job for job in _jobs_of(connection.execute(statements.CLAIM, given))}
             note(claimed.values())
         return [claimed[job_id] for job_id in dict.fromkeys(ids) if job_id in claimed]
@@ -228,6 +242,22 @@ class SqlStore:
             overdue = _jobs_of(connection.execute(statements.OVERDUE, given))
             _end(connection, overdue, JobState.EXPIRED, note)
         return overdue
+
+    def due_within(self, ms: int, limit: int) -> list[Due]:
+        """The queued jobs among the next deadlines, if they come within so many milliseconds, soonest first."""
+        with self._database.reader() as connection:
+            rows = connection.execute(statements.DUE_WITHIN, {"within_ms": ms, "most": limit}).all()
+        return [Due(*row[1:]) for row in rows if row.state == JobState.QUEUED]
+
+    def expire_late(self, ids: Sequence[str], *, least_ms_each: float) -> list[Job]:
+        """Expire those of these jobs that are queued and too late; as they were before."""
+        if not ids:
+            return []
+        with self._noting() as (connection, note):
+            given = {"ids": list(ids), "least_ms_each": least_ms_each}
+            late = _jobs_of(connection.execute(statements.TOO_LATE, given))
+            _end(connection, late, JobState.EXPIRED, note)
+        return late
 
     def lapsed(self, limit: int) -> list[Job]:
         """Running jobs whose lease has run out, the longest ago first."""

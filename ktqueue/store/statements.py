@@ -81,7 +81,9 @@ def _claim(claimable: sa.Select[tuple[str]]) -> sa.sql.dml.ReturningUpdate[tuple
 
 
 # Of no lane: a stale entry of Redis must not bring a suspect among others.
-CLAIM = _claim(sa.select(jobs.c.id).where(_given, _still_queued, jobs.c.company.is_(None), _due, _in_time))
+_soonest_end = db_now() + jobs.c.cost * sa.bindparam("least_ms_each", type_=sa.Double)
+_can_be_in_time = sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > _soonest_end)
+CLAIM = _claim(sa.select(jobs.c.id).where(_given, _still_queued, jobs.c.company.is_(None), _due, _can_be_in_time))
 
 _suspect = (_queued, jobs.c.company.is_not(None), jobs.c.model == sa.bindparam("lane"), _due, _in_time)
 MOST_COMPANY = sa.select(sa.func.max(jobs.c.company)).where(*_suspect)
@@ -185,6 +187,19 @@ OVERDUE = (
     )
     .order_by(jobs.c.deadline_at)
     .limit(sa.bindparam("most", type_=sa.Integer))
+    .with_for_update(skip_locked=True)
+)
+DUE_WITHIN = (
+    sa.select(jobs.c.state, jobs.c.id, jobs.c.model, jobs.c.cost, jobs.c.deadline_at)
+    .where(
+        jobs.c.deadline_at <= db_now() + sa.bindparam("within_ms", type_=sa.BigInteger), jobs.c.finished_at.is_(None)
+    )
+    .order_by(jobs.c.deadline_at)
+    .limit(sa.bindparam("most", type_=sa.Integer))
+)
+TOO_LATE = (
+    sa.select(*JOB_COLUMNS)
+    .where(_given, _still_queued, jobs.c.deadline_at <= _soonest_end)
     .with_for_update(skip_locked=True)
 )
 END = (

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.backoff import NoBackoff
@@ -17,9 +18,9 @@ from redis.retry import Retry
 from ktqueue.errors import ConfigurationError, LanesUnavailable
 from ktqueue.lanes import memory as in_memory
 from ktqueue.lanes import redis as in_redis
-from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Lanes, LaneView
+from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Ended, Lanes, LaneView
 from ktqueue.lanes.memory import MemoryLanes
-from ktqueue.lanes.pace import SPAN_S
+from ktqueue.lanes.pace import FORGOTTEN, SPAN_S
 from ktqueue.lanes.redis import RedisLanes
 from ktqueue.redis_client import Client, connect
 from ktqueue.room import Room
@@ -274,6 +275,36 @@ def test_the_rate_is_unknown_until_something_finished(rig: Rig) -> None:
     assert rate is not None
     assert 0 < rate <= 50 / SPAN_S
     assert rig.lanes.view("other").rate is None
+
+
+def run(estimate: int, run_ms: int, **given: Any) -> list[Ended]:
+    return ended(1, estimate=estimate, cost=estimate, run_ms=run_ms, **given)
+
+
+def test_how_long_a_run_takes_at_least_is_half_of_the_quickest_of_late(rig: Rig) -> None:
+    assert rig.lanes.view("m").least_ms_each == 0
+    rig.lanes.add([entry(1)])
+    assert rig.lanes.count_finished("m", run(100, 1_000)) == pytest.approx(5)
+    assert rig.lanes.count_finished("m", run(100, 800) + run(10, 800)) == pytest.approx(4)
+    assert rig.lanes.view("m").least_ms_each == pytest.approx(4)
+    assert rig.lanes.count_finished("m", run(100, 10_000) * 100) == pytest.approx(4 * FORGOTTEN**100)
+    assert rig.lanes.view("m").least_ms_each == pytest.approx(4 * FORGOTTEN**100)
+    assert rig.lanes.view("other").least_ms_each == 0
+
+
+def test_what_did_not_run_to_its_end_says_nothing_about_that(rig: Rig) -> None:
+    rig.lanes.add([entry(1)])
+    assert rig.lanes.count_finished("m", run(100, 1, whole=False)) == 0
+    assert rig.lanes.count_finished("m", run(100, 1_000) + run(100, 1, whole=False)) == pytest.approx(5)
+    assert rig.lanes.count_finished("m", run(100, 1, whole=False)) == pytest.approx(5 * FORGOTTEN)
+
+
+def test_while_nobody_waits_it_is_not_known_how_long_a_run_takes(rig: Rig) -> None:
+    assert rig.lanes.count_finished("m", run(100, 1_000)) == 0
+    assert rig.lanes.view("m").least_ms_each == 0
+    rig.lanes.add([entry(1)])
+    assert rig.lanes.view("m").least_ms_each == 0
+    assert rig.lanes.count_finished("m", run(100, 2_000)) == pytest.approx(5 * FORGOTTEN)
 
 
 # --- cancels ---------------------------------------------------------------------------------------------------

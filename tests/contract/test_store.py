@@ -26,7 +26,7 @@ from ktqueue.job import (
     last_attempt,
     new_job_id,
 )
-from ktqueue.store.base import Holder, IdempotencyKey, JobQuery, LaneCensus, Pruned, Store, TenantCensus
+from ktqueue.store.base import Due, Holder, IdempotencyKey, JobQuery, LaneCensus, Pruned, Store, TenantCensus
 from ktqueue.tenant import DEFAULT_TENANT
 from ktqueue.turns import Entry
 
@@ -247,6 +247,18 @@ def test_only_what_may_run_is_claimed(store: Store) -> None:
     claimed = claim(store, [early, late, taken, *dead, new_job(store), good], token="token-2")
     assert ids_of(claimed) == [good.id]
     assert got(store, taken) == taken
+
+
+def test_what_can_not_be_in_time_any_more_is_not_claimed(store: Store) -> None:
+    now = store.now()
+    (late,) = added(store, deadline_at=now + HOUR, cost=10_000)
+    (small,) = added(store, deadline_at=now + HOUR, cost=10)
+    (patient,) = added(store, deadline_at=now + 100 * HOUR, cost=10_000)
+    (careless,) = added(store, cost=10_000)
+    ids = ids_of([late, small, patient, careless])
+    claimed = store.claim(ids, token="t", worker="w", lease_ms=HOUR, least_ms_each=HOUR / 1_000)
+    assert ids_of(claimed) == ids_of([small, patient, careless])
+    assert got(store, late) == late
 
 
 def test_nothing_to_claim(store: Store) -> None:
@@ -609,6 +621,37 @@ def test_a_slot_keeps_what_there_is_of_a_job_that_is_late(store: Store) -> None:
     partial = replace(verdict(held), state=JobState.EXPIRED, result={"text": "a"})
     assert store.finish([partial]) == {held.id}
     assert (got(store, held).state, got(store, held).result) == (JobState.EXPIRED, {"text": "a"})
+
+
+def test_queued_jobs_that_can_not_be_in_time_expire_before_their_deadline(store: Store) -> None:
+    now = store.now()
+    (late,) = added(store, deadline_at=now + HOUR, cost=10_000)
+    (good,) = added(store, deadline_at=now + HOUR, cost=10)
+    (run,) = running(store, deadline_at=now + HOUR, cost=10_000)
+    (careless,) = added(store, cost=10_000)
+    jobs = [late, good, run, careless]
+    assert store.expire_late(ids_of(jobs), least_ms_each=0.0) == []
+    assert store.expire_late([], least_ms_each=HOUR) == []
+    assert store.expire_late(ids_of(jobs), least_ms_each=HOUR / 1_000) == [late]
+    assert store.expire_late(ids_of(jobs), least_ms_each=HOUR / 1_000) == []
+    expired = got(store, late)
+    assert (expired.state, expired.error, expired.attempt) == (JobState.EXPIRED, None, 0)
+    assert expired.finished_at is not None
+    assert expired.finished_at < now + HOUR
+    assert [got(store, job) for job in (good, run, careless)] == [good, run, careless]
+
+
+def test_the_next_deadlines_are_told_soonest_first(store: Store) -> None:
+    now = store.now()
+    (third,) = added(store, deadline_at=now + HOUR - 1_000, cost=3, model="other")
+    (first,) = added(store, deadline_at=now - 1_000, cost=1)
+    running(store, deadline_at=now + 2_000)
+    added(store)
+    (far,) = added(store, deadline_at=now + 2 * HOUR, cost=4)
+    dues = [Due(job.id, job.model, job.cost, job.deadline_at or 0) for job in (first, third, far)]
+    assert store.due_within(HOUR, 10) == dues[:2]
+    assert store.due_within(3 * HOUR, 10) == dues
+    assert store.due_within(3 * HOUR, 2) == dues[:1]
 
 
 def test_expire_takes_the_oldest_deadline_first(store: Store) -> None:

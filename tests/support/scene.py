@@ -153,7 +153,13 @@ class Scene:
             quotas=self.quotas,
         )
         self.execution = Execution(
-            self.store, self.lanes, self.events, self.watched(), lease_ms=LEASE_MS, jitter=lambda: jitter
+            self.store,
+            self.lanes,
+            self.events,
+            self.watched(),
+            lease_ms=LEASE_MS,
+            jitter=lambda: jitter,
+            clock=self.clock.monotonic,
         )
         self.sweep = self.new_sweep(jitter)
 

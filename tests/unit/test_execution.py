@@ -6,6 +6,7 @@ import pytest
 
 from ktqueue.errors import LanesUnavailable, StoreUnavailable
 from ktqueue.events.base import END, REQUEUED, EventId
+from ktqueue.execution import LEAST_S
 from ktqueue.job import Job, JobError, JobState, Usage
 from ktqueue.retry import Backoff
 from tests.support.scene import LEASE_MS, MODEL, Scene
@@ -72,6 +73,47 @@ def test_what_ended_while_it_waited_is_not_claimed(scene: Scene) -> None:
 
     assert [job.id for job in scene.claim()] == [good.id]
     assert scene.row(late).attempt == 0
+
+
+def run_slowly(scene: Scene) -> None:
+    """Let a job of 1,000 units be known to take ten seconds, while others wait."""
+    for _ in range(2):
+        scene.submit(params={"delay_ms": 1_000}, priority=9)
+    [first] = scene.claim(1)
+    scene.clock.sleep(10)
+    scene.execution.settle([scene.execution.success(first, {}, None, 1)])
+    assert scene.execution._least_ms_each(MODEL) == pytest.approx(5)
+
+
+def test_a_job_that_can_not_be_in_time_expires_at_its_turn_without_a_slot(scene: Scene) -> None:
+    run_slowly(scene)
+    late, good = (scene.submit(params={"delay_ms": 1_000}, deadline_s=seconds) for seconds in (5, 6))
+    small = scene.submit(params={"delay_ms": 100}, deadline_s=5)
+    claimed = [job.id for job in scene.claim()]
+
+    assert late.id not in claimed
+    assert {good.id, small.id} < set(claimed)
+    assert (scene.row(late).state, scene.row(late).attempt) == (JobState.EXPIRED, 0)
+    assert [(event.id, event.data) for event in scene.told(late)] == [(EventId(0, END), {"state": "expired"})]
+
+
+def test_what_can_not_be_expired_at_its_turn_is_left_to_the_sweep(scene: Scene) -> None:
+    run_slowly(scene)
+    late = scene.submit(params={"delay_ms": 1_000}, deadline_s=4)
+    scene.sql.go("expire_late")
+    assert late.id not in [job.id for job in scene.claim()]
+    scene.sql.come_back()
+
+    assert scene.sweep().expired == 1
+    assert scene.row(late).state is JobState.EXPIRED
+    assert scene.row(late).finished_at == scene.clock.now()
+
+
+def test_what_was_measured_long_ago_ends_nobody(scene: Scene) -> None:
+    run_slowly(scene)
+    scene.clock.sleep(LEAST_S)
+    late = scene.submit(params={"delay_ms": 1_000}, deadline_s=1)
+    assert late.id in [job.id for job in scene.claim()]
 
 
 def test_ids_that_were_pulled_and_not_claimed_come_back(scene: Scene) -> None:

@@ -37,9 +37,9 @@ def test_the_time_until_a_turn_is_the_work_ahead_at_the_speed_of_the_lane(scene:
 
 
 def test_time_in_which_nobody_waited_says_nothing_about_speed() -> None:
-    service = Service().ended(0, waiting=True, jobs=1, work=10, run_ms=10)
-    busy = service.ended(1_000, waiting=True, jobs=1, work=100, run_ms=10)
-    idle = busy.ended(1_000_000, waiting=False, jobs=1, work=1, run_ms=10)
+    service = Service().ended(0, waiting=True, jobs=1, work=10, run_ms=10, least=1.0)
+    busy = service.ended(1_000, waiting=True, jobs=1, work=100, run_ms=10, least=1.0)
+    idle = busy.ended(1_000_000, waiting=False, jobs=1, work=1, run_ms=10, least=1.0)
     assert service.speed is None
     assert busy.speed == idle.speed == 100
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktqueue.lanes.pace import SPAN_S, SPANS, pace, span_of
+from ktqueue.lanes.pace import AT_BEST, FORGOTTEN, LOOK_BACK_MS, SPAN_S, SPANS, Service, pace, span_of
+from ktqueue.lateness import too_late
 
 NOW = 1_790_000_002_000
 PRESENT = span_of(NOW)
@@ -41,3 +42,33 @@ def test_it_is_never_faster_than_all_of_it_in_one_span(finished: dict[int, int])
     found = pace(finished, NOW)
     assert found is not None
     assert 0 < found <= sum(finished.values()) / SPAN_S
+
+
+RUNS = st.lists(st.tuples(st.integers(1, 100_000), st.integers(1, 600_000)), min_size=1, max_size=30)
+
+
+def served(runs: list[tuple[int, int]], *, waiting: bool = True) -> Service:
+    """After runs of (cost, ms), one after the other, the last at ``NOW``."""
+    service = Service()
+    for cost, ms in runs:
+        service = service.ended(NOW, waiting=waiting, jobs=1, work=cost, run_ms=ms, least=ms / cost)
+    return service
+
+
+@given(RUNS)
+def test_no_run_of_late_would_have_been_given_up(runs: list[tuple[int, int]]) -> None:
+    least = served(runs).least_ms_each(NOW)
+    assert least > 0
+    for age, (cost, ms) in enumerate(reversed(runs)):
+        assert cost * least <= AT_BEST * ms * FORGOTTEN**age * 1.000_001
+        assert not too_late(NOW + ms + 1, cost, NOW, least)
+
+
+@given(RUNS)
+def test_nothing_is_given_up_on_a_guess(runs: list[tuple[int, int]]) -> None:
+    assert Service().least_ms_each(NOW) == 0
+    assert served(runs, waiting=False).least_ms_each(NOW) == 0
+    assert served(runs).least_ms_each(NOW + LOOK_BACK_MS + 1) == 0
+    assert too_late(NOW, 1, NOW, 0.0)
+    assert not too_late(NOW + 1, 10**9, NOW, 0.0)
+    assert not too_late(None, 10**9, NOW, 10**9)

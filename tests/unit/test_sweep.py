@@ -15,7 +15,7 @@ from ktqueue.recovery import GROUP
 from ktqueue.retry import Backoff
 from ktqueue.sweep import CUT_MS, PAGE, PAGES_A_SWEEP, Repairs
 from ktqueue.turns import entry_of
-from tests.support.scene import LEASE_MS, MODEL, Scene, submission
+from tests.support.scene import LEASE_MS, MODEL, Scene, ended, submission
 
 NOTHING = Repairs(recovered=0, expired=0, woken=0, requeued=0)
 LONGEST_BACKOFF_S = Backoff().cap_ms / 1000
@@ -191,6 +191,46 @@ def test_a_waiting_job_expires_out_of_its_lane(scene: Scene) -> None:
     assert scene.row(job).state is JobState.EXPIRED
     assert scene.waiting() == [other.id]
     assert [(event.id, event.data) for event in scene.told(job)] == [(EventId(0, END), {"state": "expired"})]
+
+
+def serve_slowly(scene: Scene) -> None:
+    """Let it be known that a run takes ten milliseconds for each unit of its cost, while others wait."""
+    scene.submit(priority=0)
+    scene.true_lanes.count_finished(MODEL, ended(1, estimate=1_000, cost=1_000, run_ms=10_000))
+
+
+def test_a_job_expires_as_soon_as_it_can_not_be_in_time_any_more(scene: Scene) -> None:
+    serve_slowly(scene)
+    job, patient = (scene.submit(params={"delay_ms": 1_000}, deadline_s=seconds) for seconds in (8, 60))
+    small = scene.submit(params={"delay_ms": 10}, deadline_s=8)
+    scene.clock.sleep(2.9)
+    assert scene.sweep().expired == 0
+    scene.clock.sleep(0.1)
+
+    assert scene.sweep().expired == 1
+    assert scene.row(job).state is JobState.EXPIRED
+    assert job.id not in scene.waiting()
+    assert [(event.id, event.data) for event in scene.told(job)] == [(EventId(0, END), {"state": "expired"})]
+    assert [scene.row(each).state for each in (small, patient)] == [JobState.QUEUED] * 2
+
+
+def test_what_runs_is_left_to_its_deadline(scene: Scene) -> None:
+    job = scene.submit(params={"delay_ms": 1_000}, deadline_s=8)
+    scene.claim()
+    serve_slowly(scene)
+    scene.clock.sleep(4)
+    assert scene.sweep().expired == 0
+    assert scene.row(job).state is JobState.RUNNING
+
+
+def test_nobody_expires_early_of_whom_nothing_is_known(scene: Scene) -> None:
+    job = scene.submit(params={"delay_ms": 1_000}, deadline_s=0.5)
+    assert scene.sweep().expired == 0
+    serve_slowly(scene)
+    scene.clock.sleep(100)
+    later = scene.submit(params={"delay_ms": 1_000}, deadline_s=1)
+    assert scene.sweep().expired == 1
+    assert (scene.row(job).state, scene.row(later).state) == (JobState.EXPIRED, JobState.QUEUED)
 
 
 def test_a_running_job_expires_and_its_slot_is_told(scene: Scene) -> None:

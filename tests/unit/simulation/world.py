@@ -118,7 +118,13 @@ class World:
         registry = MemoryRegistry(self.clock.now)
         self._quotas = Quotas(registry, self._store, in_memory(), self.clock.monotonic)
         self._execution = Execution(
-            self._store, self._lanes, self._events, self._controls, lease_ms=LEASE_MS, jitter=lambda: 0.5
+            self._store,
+            self._lanes,
+            self._events,
+            self._controls,
+            lease_ms=LEASE_MS,
+            jitter=lambda: 0.5,
+            clock=self.clock.monotonic,
         )
 
     def forget_redis(self) -> None:
