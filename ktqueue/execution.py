@@ -100,7 +100,7 @@ class Execution:
         except StoreUnavailable as error:
             logger.debug("jobs that would be late are left to the sweep: %s", error)
             return
-        self.publish([terminal_event(replace(job, state=JobState.EXPIRED)) for job in expired])
+        self.publish([end_event(job, JobState.EXPIRED, None) for job in expired])
 
     def has_suspects(self, model: str) -> bool:
         """Whether jobs wait that may have killed their process, and may run. Raises StoreUnavailable."""
