@@ -18,7 +18,7 @@ max_batch = 8
 """
 LEASE_S = 60
 """So long that nothing here comes back by its lease."""
-ROUNDS = 3
+ROUNDS = 1
 
 
 @pytest.fixture(scope="module")
