@@ -103,6 +103,18 @@ def test_wishes_logprobs_and_errors_are_those_of_one_device(tmp_path: Path) -> N
     assert apart.finished["two"].result["choices"] == whole.finished["two"].result["choices"]
 
 
+def test_an_answer_that_nobody_waits_for_is_given_to_nobody_else(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    save_causal(llama, tmp_path)
+    with staged(tmp_path, tokenizer, max_batch=8) as engine:
+        run = Run(engine, *asked(2))
+        run.step()
+        engine._flights.popleft()
+        with pytest.raises(DeviceLost, match="step 1 came for step 2"):
+            run.end()
+
+
 @pytest.mark.parametrize("stage", [0, 1])
 def test_a_stage_that_dies_takes_the_engine_down_and_leaves_nobody(
     llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, stage: int
@@ -165,7 +177,7 @@ def test_messages_come_through_as_they_were() -> None:
     for name in Step.__slots__:
         assert np.array_equal(getattr(told.step, name), getattr(step, name))
     landed = Landed(np.array([1, -1]), np.array([-0.5, 0.0], dtype=np.float32))
-    there.send(*landed_message(landed))
+    there.send(*landed_message(7, landed))
     back = landed_of(*here.receive())
     assert (back.token(0), back.token(1), back.top_tokens) == (1, None, None)
     assert back.chances(0) == landed.chances(0)

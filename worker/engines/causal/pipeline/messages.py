@@ -45,11 +45,11 @@ class Order:
         return cls(message["number"], message["needs"], message["released"], admitted, Step(*arrays))
 
 
-def landed_message(landed: Landed) -> tuple[dict[str, Any], list[np.ndarray[Any, Any]]]:
-    """For `Channel.send`."""
+def landed_message(number: int, landed: Landed) -> tuple[dict[str, Any], list[np.ndarray[Any, Any]]]:
+    """What the order of this ``number`` drew, for `Channel.send`."""
     present = {each.name: getattr(landed, each.name) for each in fields(Landed)}
     present = {name: array for name, array in present.items() if array is not None}
-    return {"landed": list(present)}, list(present.values())
+    return {"number": number, "landed": list(present)}, list(present.values())
 
 
 def landed_of(message: dict[str, Any], arrays: Sequence[Any]) -> Landed:

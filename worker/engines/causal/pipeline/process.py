@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -45,7 +46,11 @@ def main(descriptor: int) -> None:
     except Exception as error:
         logger.exception("a stage is broken")
         _tell_error(channel, f"{type(error).__name__}: {error}", configuration=False)
-    # Not in good order: what waits for a neighbour that is gone would wait for ever.
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """Not in good order: what waits for a neighbour that is gone would wait for ever."""
     sys.stderr.flush()
     os._exit(1)
 
@@ -103,7 +108,7 @@ def _run(
     channel: Channel, stage: Stage, links: Links, stopwatch: Stopwatch, device: torch.device, *, first: bool
 ) -> None:
     """Run steps in the order in which they are told. What is launched waits on the device for what it needs."""
-    answers: queue.SimpleQueue[Fetching] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[int, Fetching]] = queue.SimpleQueue()
     threading.Thread(target=_answer, args=(channel, answers), name="answers", daemon=True).start()
     heard: deque[tuple[int, torch.Tensor, Arrival]] = deque()
     while True:
@@ -122,7 +127,7 @@ def _run(
         if out is not None:
             links.pass_on(out)
         if drawn is not None:
-            answers.put(Fetching(drawn, draws))
+            answers.put((order.number, Fetching(drawn, draws)))
             if draws:
                 links.tell(drawn.tokens[:draws])
         if first and draws:
@@ -130,12 +135,15 @@ def _run(
             heard.append((order.number, slots, links.hear(draws)))
 
 
-def _answer(channel: Channel, answers: queue.SimpleQueue[Fetching]) -> None:
-    """Bring what was drawn to the slot, while the next steps are launched."""
-    while True:
-        landed = answers.get().land()
-        try:
-            channel.send(*landed_message(landed))
-        except OSError:
-            logger.debug("the slot is gone")
-            return
+def _answer(channel: Channel, answers: queue.SimpleQueue[tuple[int, Fetching]]) -> None:
+    """Bring what was drawn to the slot, while the next steps are launched. Without this the process is of no use."""
+    try:
+        while True:
+            number, flight = answers.get()
+            channel.send(*landed_message(number, flight.land()))
+    except OSError:
+        logger.debug("the slot is gone")
+    except Exception as error:
+        logger.exception("a stage is broken")
+        _tell_error(channel, f"{type(error).__name__}: {error}", configuration=False)
+    _leave()

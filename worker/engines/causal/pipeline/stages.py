@@ -148,7 +148,7 @@ class Staged:
         self._drew[step.drawing] = self._number
         self.stages.tell(*Order(self._number, needs, self._released, entries, step).message())
         self._released = []
-        return _Far(self.stages)
+        return _Far(self.stages, self._number)
 
     def release(self, slot: int) -> None:
         """A slot is free: told with the next step."""
@@ -158,12 +158,16 @@ class Staged:
 class _Far:
     """A flight that the last stage answers; they land in the order in which they were launched."""
 
-    def __init__(self, stages: Stages) -> None:
+    def __init__(self, stages: Stages, number: int) -> None:
         self._stages = stages
+        self._number = number
 
     def land(self) -> Landed:
-        """Wait for it. Raises DeviceLost."""
-        return landed_of(*self._stages.hear_last())
+        """Wait for it. Raises DeviceLost, also where it is not what comes next: its tokens would be somebody else's."""
+        message, arrays = self._stages.hear_last()
+        if message["number"] != self._number:
+            raise DeviceLost(f"step {message['number']} came for step {self._number}")
+        return landed_of(message, arrays)
 
 
 def threads_each(spec: ModelSpec, stages: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,14 @@ _BUFFER_BYTES = 4 << 20
 
 
 class Channel:
-    """One end. Messages are a JSON object and any number of arrays of at most two dimensions."""
+    """One end. Messages are a JSON object and any number of arrays of at most two dimensions.
+
+    Several threads may send, one may receive.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
+        self._sending = Lock()
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
 
     def fileno(self) -> int:
@@ -30,7 +35,8 @@ class Channel:
         """Raises OSError if the other end is gone."""
         head = orjson.dumps([message, [[array.dtype.str, array.shape] for array in arrays]])
         body = b"".join(array.tobytes() for array in arrays)
-        self._socket.sendall(_LENGTHS.pack(len(head), len(body)) + head + body)
+        with self._sending:
+            self._socket.sendall(_LENGTHS.pack(len(head), len(body)) + head + body)
 
     def receive(self) -> tuple[dict[str, Any], list[np.ndarray[Any, Any]]]:
         """Wait for the next message. Raises EOFError if the other end is gone."""
