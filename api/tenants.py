@@ -16,6 +16,7 @@ from api.query import parameters
 from api.services import ApiServices
 from api.shapes import Shape
 from ktqueue.errors import NotFound
+from ktqueue.quotas import Used
 from ktqueue.tenant import TENANT_NAME, Tenant
 
 TENANTS = "/api/v1/tenants"
@@ -32,7 +33,17 @@ class TenantLimits(TypedDict, total=False):
     tokens_per_minute: TokenRate
     queued_jobs: Annotated[Limit, Field(description="Most jobs that wait.")]
     unfinished_jobs: Annotated[Limit, Field(description="Most jobs that wait or run.")]
-    queued_bytes: Annotated[Limit, Field(description="Most bytes of input and params of jobs that wait.")]
+    queued_bytes: Annotated[Limit, Field(description="Most bytes of input, params and metadata of jobs that wait.")]
+    stored_bytes: Annotated[Limit, Field(description="Most bytes of those and of results, of all jobs that are kept.")]
+
+
+class UsedBody(TypedDict):
+    """What it has of what its limits of these names bound, as counted within the last seconds."""
+
+    queued_jobs: int
+    unfinished_jobs: int
+    queued_bytes: int
+    stored_bytes: int
 
 
 class TenantBody(TypedDict):
@@ -46,6 +57,8 @@ class TenantBody(TypedDict):
     queued_jobs: int | None
     unfinished_jobs: int | None
     queued_bytes: int | None
+    stored_bytes: int | None
+    used: UsedBody
 
 
 class TenantList(TypedDict):
@@ -64,6 +77,7 @@ class Tenants:
 
     def __init__(self, services: ApiServices) -> None:
         self._keys = services.keys
+        self._quotas = services.quotas
 
     def register(self, app: Flask) -> None:
         """Add the routes."""
@@ -75,14 +89,14 @@ class Tenants:
     def list(self) -> Answer:
         """Everybody of whom something is written down."""
         parameters(request)
-        data = [tenant_body(tenant) for tenant in self._keys.tenants()]
+        data = [self._body(tenant) for tenant in self._keys.tenants()]
         body: TenantList = {"object": "list", "data": data, "next_cursor": None}
         return answer(body)
 
     def get(self, tenant: str) -> Answer:
         """What holds for a tenant."""
         parameters(request)
-        return answer(tenant_body(self._keys.tenant(_checked(tenant))))
+        return answer(self._body(self._keys.tenant(_checked(tenant))))
 
     def put(self, tenant: str) -> Answer:
         """Let this hold from now on."""
@@ -97,11 +111,15 @@ class Tenants:
             queued_jobs=asked.get("queued_jobs"),
             unfinished_jobs=asked.get("unfinished_jobs"),
             queued_bytes=asked.get("queued_bytes"),
+            stored_bytes=asked.get("stored_bytes"),
         )
-        return answer(tenant_body(self._keys.put_tenant(wanted)))
+        return answer(self._body(self._keys.put_tenant(wanted)))
+
+    def _body(self, tenant: Tenant) -> TenantBody:
+        return tenant_body(tenant, self._quotas.used(tenant.name))
 
 
-def tenant_body(tenant: Tenant) -> TenantBody:
+def tenant_body(tenant: Tenant, used: Used) -> TenantBody:
     """The JSON of a tenant."""
     return {
         "id": tenant.name,
@@ -112,6 +130,13 @@ def tenant_body(tenant: Tenant) -> TenantBody:
         "queued_jobs": tenant.queued_jobs,
         "unfinished_jobs": tenant.unfinished_jobs,
         "queued_bytes": tenant.queued_bytes,
+        "stored_bytes": tenant.stored_bytes,
+        "used": {
+            "queued_jobs": used.queued_jobs,
+            "unfinished_jobs": used.unfinished_jobs,
+            "queued_bytes": used.queued_bytes,
+            "stored_bytes": used.stored_bytes,
+        },
     }
 
 

@@ -24,7 +24,7 @@ LONGEST_RETRY_AFTER_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The most that may be queued: jobs in one lane, jobs in all of them, and bytes of their input and params.
+    """The most that may be queued: jobs in one lane, jobs in all of them, and bytes that these came with.
 
     Jobs scheduled for later are in none of the lanes yet, and count too.
     """

@@ -277,7 +277,7 @@ class Intake:
             metadata=submission.metadata,
             run_at=due_at if due_at > now else None,
             deadline_at=deadline_at,
-            size=size_of(submission.input, submission.params),
+            size=size_of(submission.input, submission.params, submission.metadata),
             webhook_url=webhook.url if webhook else None,
             webhook_target=webhook.target if webhook else None,
             webhook_events=int(webhook.events) if webhook else 0,

@@ -107,8 +107,8 @@ class Job:
     processes that died with it in a row, and ``company`` is set once it is suspected of being why: the most that may
     share an engine with it, itself included.
     ``device_s`` is its share of the steps that the attempt took which ended it, in seconds, and ``ride`` are those.
-    ``size`` is the bytes of input and params, as JSON; ``cost`` an estimate of its tokens; ``webhook_…`` are the parts
-    of `webhook`.
+    ``size`` is the bytes of input, params and metadata, as JSON; ``cost`` an estimate of its tokens; ``webhook_…`` are
+    the parts of `webhook`.
     """
 
     id: str
@@ -275,9 +275,17 @@ def fence_of(job: Job) -> Fence:
     return Fence(job.id, job.token, job.claims)
 
 
-def size_of(*documents: JsonObject) -> int:
+def size_of(*documents: Mapping[str, Any] | JobError) -> int:
     """Bytes of documents as JSON."""
     return sum(len(orjson.dumps(document)) for document in documents)
+
+
+def ended_size(size: int, result: JsonObject | None, error: JobError | None) -> int:
+    """Bytes of a job that has ended: the ``size`` that it came with, and what became of it."""
+    for part in (result, error):
+        if part is not None:
+            size += size_of(part)
+    return size
 
 
 def new_job_id() -> str:

@@ -1,4 +1,4 @@
-"""What a tenant, and a key, may spend: requests and tokens in a minute, jobs that are not finished, bytes that wait.
+"""What a tenant, and a key, may spend: requests and tokens in a minute, jobs that are not finished, bytes of jobs.
 
 Rates are counted in Redis; while it is away nothing is refused for them. How much a tenant has waiting is counted in
 the store now and then, with what this process let in since: so it holds give or take what others let in meanwhile.
@@ -26,6 +26,8 @@ COUNTED_S = 1.0
 COUNTING_SHARE = 20
 """Counting a large backlog takes long; it is done for at most one part of the time in so many."""
 FULL_RETRY_AFTER_S = 5
+STORED_RETRY_AFTER_S = 60
+"""What ended goes when it is deleted, by its tenant or past its retention, which is looked for about so often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,22 @@ class Standing:
     left: Left
 
 
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a tenant has of what its limits of these names bound."""
+
+    queued_jobs: int
+    unfinished_jobs: int
+    queued_bytes: int
+    stored_bytes: int
+
+
+def used_of(census: TenantCensus, jobs: int = 0, size: int = 0) -> Used:
+    """What was counted, and ``jobs`` of ``size`` bytes that were let in since."""
+    queued = census.queued + jobs
+    return Used(queued, queued + census.running, census.size + size, census.stored + size)
+
+
 @dataclass(slots=True)
 class _Count:
     """What tenants had when they were counted, and what was let in since."""
@@ -45,6 +63,10 @@ class _Count:
     tenants: Mapping[str, TenantCensus] = field(default_factory=dict)
     jobs: Counter[str] = field(default_factory=Counter)
     size: Counter[str] = field(default_factory=Counter)
+
+    def used(self, name: str) -> Used:
+        """What a tenant has by now."""
+        return used_of(self.tenants.get(name) or TenantCensus(name), self.jobs[name], self.size[name])
 
 
 class Quotas:
@@ -74,11 +96,17 @@ class Quotas:
     def admit(self, jobs: Sequence[Job], caller: Caller) -> None:
         """Count these jobs in, all of one tenant. Raises LimitExceeded, StoreUnavailable."""
         tenant = self._tenant(caller.tenant)
-        if (tenant.queued_jobs, tenant.unfinished_jobs, tenant.queued_bytes) != (None, None, None):
+        counted = tenant.queued_jobs, tenant.unfinished_jobs, tenant.queued_bytes, tenant.stored_bytes
+        if any(most is not None for most in counted):
             self._check_counts(tenant, jobs)
         rates = tenant.rates, caller.rates
         tokens = sum(job.cost for job in jobs)
         self._spend("tokens", caller, [rate.tokens_per_minute for rate in rates], tokens, whole=len(jobs) == 1)
+
+    def used(self, tenant: str) -> Used:
+        """What a tenant has, as counted within the last seconds. Raises StoreUnavailable."""
+        with self._lock:
+            return self._counted().used(tenant)
 
     def _spend(
         self, what: str, caller: Caller, mosts: Sequence[int | None], cost: int, *, whole: bool
@@ -115,16 +143,23 @@ class Quotas:
         return self._tenants.get(name) or Tenant(name)
 
     def _check_counts(self, tenant: Tenant, jobs: Sequence[Job]) -> None:
-        size = sum(job.size for job in jobs)
+        more, size = len(jobs), sum(job.size for job in jobs)
         with self._lock:
             count = self._counted()
-            had = count.tenants.get(tenant.name) or TenantCensus(tenant.name, 0, 0, 0)
-            queued = had.queued + count.jobs[tenant.name] + len(jobs)
-            waiting = had.size + count.size[tenant.name] + size
-            _refuse_above(tenant.queued_jobs, queued, "jobs that wait")
-            _refuse_above(tenant.unfinished_jobs, queued + had.running, "jobs that are not finished")
-            _refuse_above(tenant.queued_bytes, waiting, "bytes of jobs that wait")
-            count.jobs[tenant.name] += len(jobs)
+            had = count.used(tenant.name)
+            _refuse_above(tenant.queued_jobs, had.queued_jobs, more, "jobs that wait (queued_jobs)")
+            _refuse_above(
+                tenant.unfinished_jobs, had.unfinished_jobs, more, "jobs that are not finished (unfinished_jobs)"
+            )
+            _refuse_above(tenant.queued_bytes, had.queued_bytes, size, "bytes of jobs that wait (queued_bytes)")
+            _refuse_above(
+                tenant.stored_bytes,
+                had.stored_bytes,
+                size,
+                "bytes of jobs that are kept (stored_bytes)",
+                retry_after_s=STORED_RETRY_AFTER_S,
+            )
+            count.jobs[tenant.name] += more
             count.size[tenant.name] += size
 
     def _counted(self) -> _Count:
@@ -136,9 +171,10 @@ class Quotas:
         return self._count
 
 
-def _refuse_above(most: int | None, count: int, what: str) -> None:
-    if most is not None and count > most:
-        raise LimitExceeded(f"this tenant may have {most} {what}", retry_after_s=FULL_RETRY_AFTER_S)
+def _refuse_above(most: int | None, had: int, more: int, what: str, *, retry_after_s: int = FULL_RETRY_AFTER_S) -> None:
+    if most is not None and had + more > most:
+        message = f"this tenant may have {most} {what}; it has {had}, and this would add {more}"
+        raise LimitExceeded(message, retry_after_s=retry_after_s)
 
 
 def _until_there_is(cost: int, standing: Standing) -> int:

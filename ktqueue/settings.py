@@ -74,7 +74,7 @@ class Settings(BaseModel):
     )
     max_queued_all: Count = Field(default=2_000_000, description="Most jobs waiting in all lanes together.")
     max_queued_bytes: Annotated[int, Field(ge=1, le=1_000_000_000_000_000)] = Field(
-        default=10_000_000_000, description="Most bytes of input and params of all jobs that wait."
+        default=10_000_000_000, description="Most bytes of input, params and metadata of all jobs that wait."
     )
     retention_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
         default=30, description="How long a job is kept after it has ended, with its result, attempts and key."

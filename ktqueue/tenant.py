@@ -44,8 +44,8 @@ class Rates:
 class Tenant:
     """Whose jobs they are: its part of a lane that is short of room is as ``weight`` is to the others'.
 
-    None is no limit. ``unfinished_jobs`` counts those that wait and those that run, ``queued_bytes`` the input and
-    params of those that wait.
+    None is no limit. ``unfinished_jobs`` counts those that wait and those that run, ``queued_bytes`` the input,
+    params and metadata of those that wait, ``stored_bytes`` those of all jobs that are kept, and their results.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Tenant:
     queued_jobs: int | None = None
     unfinished_jobs: int | None = None
     queued_bytes: int | None = None
+    stored_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

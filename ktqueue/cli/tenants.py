@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,7 +30,8 @@ def tenants() -> None:
 @rates
 @click.option("--queued-jobs", type=LIMIT, help="Most jobs that wait.")
 @click.option("--unfinished-jobs", type=LIMIT, help="Most jobs that wait or run.")
-@click.option("--queued-bytes", type=LIMIT, help="Most bytes of input and params of jobs that wait.")
+@click.option("--queued-bytes", type=LIMIT, help="Most bytes of input, params and metadata of jobs that wait.")
+@click.option("--stored-bytes", type=LIMIT, help="Most bytes of those and of results, of all jobs that are kept.")
 @json_option
 @click.pass_obj
 def set_tenant(
@@ -42,11 +44,12 @@ def set_tenant(
     queued_jobs: int | None,
     unfinished_jobs: int | None,
     queued_bytes: int | None,
+    stored_bytes: int | None,
     as_json: bool,
 ) -> None:
     """Let this hold for a tenant, within seconds; what is left out is no limit."""
     limits = Rates(requests_per_minute, tokens_per_minute)
-    wanted = Tenant(name, weight, limits, queued_jobs, unfinished_jobs, queued_bytes)
+    wanted = Tenant(name, weight, limits, queued_jobs, unfinished_jobs, queued_bytes, stored_bytes)
     with opened(app) as use:
         use.put_tenant(wanted)
     if as_json:
@@ -67,6 +70,24 @@ def list_tenants(app: App, as_json: bool) -> None:
             click.echo(compact(document))
         return
     headings = [name.replace("_", " ") for name in _document(Tenant(""))]
+    table(headings, [tuple(document.values()) for document in found])
+
+
+@tenants.command()
+@json_option
+@click.pass_obj
+def used(app: App, *, as_json: bool) -> None:
+    """Show what each tenant has of what limits bound: jobs, and their bytes."""
+    from ktqueue.quotas import Used, used_of
+    from ktqueue.store.sql import SqlStore
+
+    with closing(SqlStore(app.settings().sql_url)) as store:
+        found = [{"tenant": census.tenant, **asdict(used_of(census))} for census in store.tenant_census()]
+    if as_json:
+        for document in found:
+            click.echo(compact(document))
+        return
+    headings = [name.replace("_", " ") for name in ("tenant", *(each.name for each in fields(Used)))]
     table(headings, [tuple(document.values()) for document in found])
 
 

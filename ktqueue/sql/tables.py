@@ -64,7 +64,7 @@ jobs = sa.Table(
     _document("result", nullable=True),
     sa.Column("company", sa.Integer),
     sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("size", sa.Integer, nullable=False, server_default="0"),  # bytes of input and params, as JSON
+    sa.Column("size", sa.Integer, nullable=False, server_default="0"),  # bytes that it came with, as JSON
     sa.Column("webhook_url", sa.Text),
     sa.Column("webhook_target", sa.Text),
     sa.Column("webhook_events", sa.Integer, nullable=False, server_default="0"),  # a set of EventType
@@ -72,6 +72,7 @@ jobs = sa.Table(
     sa.Column("cost", sa.Integer, nullable=False, server_default="1"),  # tokens that it may take
     sa.Column("device_s", sa.Double),
     _document("ride", nullable=True),
+    sa.Column("stored", sa.Integer, nullable=False, server_default="0"),  # what it adds to `stored`, once it has ended
     sa.CheckConstraint(f"state IN ({', '.join(repr(str(state)) for state in JobState)})", name="jobs_state"),
     sa.CheckConstraint("(finished_at IS NULL) = (state IN ('queued', 'running'))", name="jobs_finished"),
 )
@@ -146,6 +147,14 @@ usage = sa.Table(
     sa.Column("device_seconds", sa.Double, nullable=False),
 )
 """What jobs used that ended on that day."""
+
+stored = sa.Table(
+    "stored",
+    metadata,
+    sa.Column("tenant", sa.Text, primary_key=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+)
+"""What jobs take that have ended and are not deleted."""
 
 webhook_endpoints = sa.Table(
     "webhook_endpoints",
@@ -223,6 +232,7 @@ tenants = sa.Table(
     sa.Column("queued_jobs", sa.BigInteger),
     sa.Column("unfinished_jobs", sa.BigInteger),
     sa.Column("queued_bytes", sa.BigInteger),
+    sa.Column("stored_bytes", sa.BigInteger),
 )
 """Only those of whom something is to be remembered: any name is a tenant's."""
 

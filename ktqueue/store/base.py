@@ -73,12 +73,13 @@ class LaneCensus:
 
 @dataclass(frozen=True, slots=True)
 class TenantCensus:
-    """How many jobs of a tenant wait and run, and the bytes of those that wait."""
+    """How many jobs of a tenant wait and run, the bytes of those that wait, and of all, the ended ones too."""
 
     tenant: str
-    queued: int
-    running: int
-    size: int
+    queued: int = 0
+    running: int = 0
+    size: int = 0
+    stored: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,10 @@ class Store(Protocol):
         """Every lane with at least one job queued or running."""
 
     def tenant_census(self) -> list[TenantCensus]:
-        """Every tenant with at least one job queued or running."""
+        """Every tenant with at least one job queued or running, or with ended ones that take some bytes.
+
+        What has ended is not counted anew: that sum is written where jobs are ended and deleted.
+        """
 
     def usage(self, query: UsageQuery) -> list[DayOfUse]:
         """What was used by the jobs that ended, by day, tenant and model; written where they are ended.

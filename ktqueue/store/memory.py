@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import nsmallest
+from itertools import groupby
 from threading import RLock
 from typing import Any, Protocol
 
 import orjson
 
-from ktqueue.job import Attempt, Fence, Job, JobState, Verdict, last_attempt, outcome_of
+from ktqueue.job import Attempt, Fence, Job, JobState, Verdict, ended_size, last_attempt, outcome_of
 from ktqueue.lateness import too_late
 from ktqueue.store.base import (
     Due,
@@ -407,16 +408,11 @@ class MemoryStore:
         )
 
     def tenant_census(self) -> list[TenantCensus]:
-        """Every tenant with at least one job queued or running."""
+        """Every tenant with at least one job queued or running, or with ended ones that take some bytes."""
         with self._lock:
-            active = [job for job in self._jobs.values() if not job.state.terminal]
-        found = []
-        for tenant in sorted({job.tenant for job in active}):
-            jobs = [job for job in active if job.tenant == tenant]
-            queued = [job for job in jobs if job.state is JobState.QUEUED]
-            size = sum(job.size for job in queued)
-            found.append(TenantCensus(tenant, len(queued), len(jobs) - len(queued), size))
-        return found
+            jobs = sorted(self._jobs.values(), key=_whose)
+        found = (_tenant(name, list(theirs)) for name, theirs in groupby(jobs, _whose))
+        return [census for census in found if census != TenantCensus(census.tenant)]
 
     def usage(self, query: UsageQuery) -> list[DayOfUse]:
         """What was used, by day, tenant and model."""
@@ -463,6 +459,21 @@ class MemoryStore:
 
     def _change(self, job: Job, **values: Any) -> None:
         self._jobs[job.id] = replace(job, **values)
+
+
+def _whose(job: Job) -> str:
+    return job.tenant
+
+
+def _tenant(name: str, jobs: Sequence[Job]) -> TenantCensus:
+    queued = [job for job in jobs if job.state is JobState.QUEUED]
+    return TenantCensus(
+        name,
+        queued=len(queued),
+        running=sum(job.state is JobState.RUNNING for job in jobs),
+        size=sum(job.size for job in queued),
+        stored=sum(ended_size(job.size, job.result, job.error) for job in jobs),
+    )
 
 
 def _holds(fence: Fence, job: Job) -> bool:

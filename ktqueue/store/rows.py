@@ -90,6 +90,7 @@ class Running(NamedTuple):
     tenant: str
     model: str
     webhook_events: int
+    size: int
 
 
 def attempt_row(running: Running, verdict: Verdict) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-from ktqueue.job import Attempt, Job, JobState, Verdict
+from ktqueue.job import Attempt, Job, JobState, Verdict, ended_size
 from ktqueue.sql.clock import Clock
 from ktqueue.sql.database import Database
-from ktqueue.store import billing, noting, statements
+from ktqueue.store import billing, noting, statements, storing
 from ktqueue.store.base import (
     Due,
     Holder,
@@ -189,13 +189,18 @@ class SqlStore:
             if again:
                 connection.execute(statements.KEEP_ATTEMPT, [attempt_row(job, verdict) for job, verdict in again])
             statements.REQUEUE(connection, [_requeue_row(verdict) for _, verdict in again])
-            ended = [(job, verdict) for job, verdict in fenced if verdict.state.terminal]
-            statements.FINISH(connection, [_finish_row(verdict) for _, verdict in ended])
-            note([job for job, _ in ended])
+            ended = [
+                (job, verdict, ended_size(job.size, verdict.result, verdict.error))
+                for job, verdict in fenced
+                if verdict.state.terminal
+            ]
+            statements.FINISH(connection, [_finish_row(verdict, size) for _, verdict, size in ended])
+            note([job for job, _, _ in ended])
             bill = Bill()
-            for job, verdict in ended:
+            for job, verdict, _ in ended:
                 bill.add(job.tenant, job.model, verdict.state, verdict.usage, verdict.device_s or 0.0)
             billing.write(connection, bill)
+            storing.add(connection, ((job.tenant, size) for job, _, size in ended))
         return {job.id for job, _ in fenced}
 
     def tell_progress(self, token: str, progress: Mapping[str, float]) -> None:
@@ -303,7 +308,7 @@ class SqlStore:
             return [LaneCensus(*row) for row in connection.execute(statements.CENSUS)]
 
     def tenant_census(self) -> list[TenantCensus]:
-        """Every tenant with at least one job queued or running."""
+        """Every tenant with at least one job queued or running, or with ended ones that take some bytes."""
         with self._database.reader() as connection:
             return [TenantCensus(*row) for row in connection.execute(statements.TENANT_CENSUS)]
 
@@ -315,11 +320,10 @@ class SqlStore:
     def delete(self, job_id: str) -> bool:
         """Delete a terminal job, its attempts and its idempotency keys; whether one was deleted."""
         with self._database.transaction() as connection:
-            deleted = connection.execute(statements.DELETE, {"job_id": job_id}).rowcount == 1
-            if deleted:
-                for statement in statements.FORGET:
-                    connection.execute(statement, {"ids": [job_id]})
-        return deleted
+            freed = connection.execute(statements.DELETE, {"job_id": job_id}).all()
+            if freed:
+                _forget(connection, [job_id], freed)
+        return bool(freed)
 
     @contextmanager
     def _noting(self) -> Iterator[tuple[sa.Connection, Note]]:
@@ -347,10 +351,9 @@ class SqlStore:
 
     def _forget(self, ids: list[str]) -> int:
         with self._database.transaction() as connection:
-            given = {"ids": list(connection.execute(statements.ENDED, {"ids": ids}).scalars())}
-            for statement in (statements.PRUNE, *statements.FORGET):
-                connection.execute(statement, given)
-        return len(given["ids"])
+            ended = list(connection.execute(statements.ENDED, {"ids": ids}).scalars())
+            _forget(connection, ended, connection.execute(statements.PRUNE, {"ids": ended}).all())
+        return len(ended)
 
 
 def _jobs_of(result: sa.Result[Any]) -> list[Job]:
@@ -374,6 +377,14 @@ def _end(connection: sa.Connection, jobs: Sequence[Job], state: JobState, note: 
     bill = Bill()
     bill.add_unheard(jobs, state)
     billing.write(connection, bill)
+    storing.add(connection, ((job.tenant, job.size) for job in jobs))
+
+
+def _forget(connection: sa.Connection, ids: Sequence[str], freed: Sequence[tuple[str, int]]) -> None:
+    """What goes with jobs that were deleted: ``freed`` are their tenants and bytes."""
+    for statement in statements.FORGET:
+        connection.execute(statement, {"ids": list(ids)})
+    storing.add(connection, freed)
 
 
 def _own_webhooks(changed: Iterable[Job | Running]) -> bool:
@@ -401,7 +412,7 @@ def _requeue_row(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _finish_row(verdict: Verdict) -> dict[str, Any]:
+def _finish_row(verdict: Verdict, size: int) -> dict[str, Any]:
     return _fence_row(verdict) | {
         "new_state": str(verdict.state),
         "new_result": verdict.result,
@@ -410,4 +421,5 @@ def _finish_row(verdict: Verdict) -> dict[str, Any]:
         "new_largest_batch": verdict.largest_batch,
         "new_device_s": verdict.device_s or 0.0,
         "new_ride": ride_document(verdict.ride),
+        "new_stored": size,
     }

@@ -21,6 +21,7 @@ from ktqueue.sql.tables import (
     in_state,
     is_state,
     jobs,
+    stored,
 )
 from ktqueue.store.base import JobQuery, Queued
 from ktqueue.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS, NEW_ROW, Running
@@ -140,6 +141,7 @@ FINISH = UpdateEach(
         "new_largest_batch": sa.Integer(),
         "new_device_s": sa.Double(),
         "new_ride": _JSON,
+        "new_stored": sa.Integer(),
     },
     lambda given: _fenced(given).values(
         state=given["new_state"],
@@ -149,6 +151,7 @@ FINISH = UpdateEach(
         largest_batch=given["new_largest_batch"],
         device_s=given["new_device_s"],
         ride=given["new_ride"],
+        stored=given["new_stored"],
         finished_at=db_now(),
         **_released,
     ),
@@ -205,7 +208,7 @@ TOO_LATE = (
 END = (
     sa.update(jobs)
     .where(_given, jobs.c.finished_at.is_(None))
-    .values(state=sa.bindparam("new_state"), finished_at=db_now(), **_released)
+    .values(state=sa.bindparam("new_state"), finished_at=db_now(), stored=jobs.c.size, **_released)
 )
 
 SCHEDULED = (
@@ -302,13 +305,17 @@ def _parts(which: Queued) -> list[list[sa.ColumnElement[bool]]]:
     return [[*these, jobs.c.company.is_(None)], [*these, jobs.c.company.is_not(None)]]
 
 
+_PARTS = ("queued", "running", "size", "stored")
+_nothing = sa.literal_column("0", sa.BigInteger)
+
+
 def _of_tenants(*where: sa.ColumnElement[bool], running: bool = False) -> sa.Select[tuple[object, ...]]:
-    count, nothing = sa.func.count(), sa.literal_column("0", sa.BigInteger)
-    queued = (nothing, count, nothing) if running else (count, nothing, sa.func.sum(jobs.c.size))
-    labels = zip(queued, ("queued", "running", "size"), strict=True)
+    count = sa.func.count()
+    counts = (_nothing, count, _nothing, _bytes) if running else (count, _nothing, _bytes, _bytes)
     # In words that match no index: SQLite would rather read every job there is in the order of tenants.
     tenant = (jobs.c.tenant + "").label("tenant")
-    return sa.select(tenant, *(each.label(name) for each, name in labels)).where(*where).group_by(tenant)
+    labelled = (each.label(name) for each, name in zip(counts, _PARTS, strict=True))
+    return sa.select(tenant, *labelled).where(*where).group_by(tenant)
 
 
 # Like the lanes, each part by an index of its own.
@@ -316,17 +323,16 @@ _tenants = sa.union_all(
     _of_tenants(_queued, jobs.c.company.is_(None)),
     _of_tenants(_queued, jobs.c.company.is_not(None)),
     _of_tenants(_running, running=True),
+    sa.select(stored.c.tenant, _nothing, _nothing, _nothing, stored.c.bytes).where(stored.c.bytes > 0),
 ).subquery()
 TENANT_CENSUS = (
-    sa.select(
-        _tenants.c.tenant,
-        *(sa.cast(sa.func.sum(_tenants.c[name]), sa.BigInteger) for name in ("queued", "running", "size")),
-    )
+    sa.select(_tenants.c.tenant, *(sa.cast(sa.func.sum(_tenants.c[name]), sa.BigInteger) for name in _PARTS))
     .group_by(_tenants.c.tenant)
     .order_by(_tenants.c.tenant)
 )
 
-DELETE = sa.delete(jobs).where(_this_job, jobs.c.finished_at.is_not(None))
+_freed = (jobs.c.tenant, -jobs.c.stored)
+DELETE = sa.delete(jobs).where(_this_job, jobs.c.finished_at.is_not(None)).returning(*_freed)
 FORGET_ATTEMPTS = sa.delete(attempts).where(among(attempts.c.job_id))
 FORGET_KEYS = sa.delete(idempotency_keys).where(among(idempotency_keys.c.job_id))
 _told = sa.select(deliveries.c.id).where(among(deliveries.c.job_id)).correlate(None)
@@ -349,7 +355,7 @@ ENDED = (
     .order_by(jobs.c.id)
     .with_for_update(skip_locked=True)
 )
-PRUNE = sa.delete(jobs).where(_given)
+PRUNE = sa.delete(jobs).where(_given).returning(*_freed)
 
 
 def search(query: JobQuery) -> sa.Select[tuple[object, ...]]:

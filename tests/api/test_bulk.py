@@ -92,11 +92,11 @@ def test_a_lane_takes_what_it_has_room_for_and_the_others_go_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bounds", "said"), [({"max_queued_all": 3}, "3 may"), ({"max_queued_bytes": 50}, "50 may be")]
+    ("bounds", "said"), [({"max_queued_all": 3}, "3 may"), ({"max_queued_bytes": 55}, "55 may be")]
 )
 def test_what_there_is_room_for_in_all_is_taken(bounds: dict[str, Any], said: str) -> None:
     api = Api(**bounds)
-    line = b'{"model":"chat","input":{"prompt":"x"}}'  # 16 bytes of input and params
+    line = b'{"model":"chat","input":{"prompt":"x"}}'  # 18 bytes of input, params and metadata
 
     answers = answers_of(api.bulk(b"\n".join([line] * 5)))
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import orjson
 import pytest
 from werkzeug.test import TestResponse
 
 from ktqueue.job import JsonObject
 from ktqueue.quotas import BELIEVED_S, COUNTED_S
+from ktqueue.store.base import JobQuery
 from ktqueue.tenant import ALL_SCOPES, Rates, Tenant
 from tests.api.test_keys import Keyed
 from tests.api.wiring import JOBS, NDJSON, json_of, problem_of
+from tests.support.scene import RETENTION_DAYS
 
 TENANTS = "/api/v1/tenants"
 JOB = {"model": "echo", "input": {"say": "hi"}}
 CHAT = {"model": "chat", "input": {"prompt": "x"}, "params": {"max_tokens": 100}}
 LATER = {"run_at": "2026-01-01T00:00:00Z"}
+SIZE = len('{"say":"hi"}') + len("{}") + len("{}")
+"""Of a job: its input, params and metadata."""
+RESULT_SIZE = len('{"say":"hi"}')
 
 
 class Limited(Keyed):
@@ -112,7 +118,7 @@ def test_an_accepted_request_is_answered_again_though_the_limit_is_reached(limit
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"), [({"queued_jobs": 2}, "2 jobs that wait"), ({"queued_bytes": 30}, "30 bytes of jobs")]
+    ("limits", "said"), [({"queued_jobs": 2}, "2 jobs that wait"), ({"queued_bytes": 40}, "40 bytes of jobs")]
 )
 def test_what_waits_of_a_tenant_is_bounded(limited: Limited, limits: dict[str, int], said: str) -> None:
     limited.limit(**limits)
@@ -136,6 +142,81 @@ def test_what_is_not_finished_of_a_tenant_is_bounded(limited: Limited) -> None:
     limited.api.scene.claim()
     limited.api.scene.clock.sleep(COUNTED_S)
     assert "2 jobs that are not finished" in limited.refused(limited.submit(key))["detail"]
+
+
+def test_what_is_kept_of_a_tenants_jobs_is_bounded(limited: Limited) -> None:
+    limited.limit(stored_bytes=2 * SIZE + 1)
+    key = limited.key()
+    ids = [json_of(limited.submit(key), 202)["id"] for _ in range(2)]
+    refused = limited.submit(key)
+    most, had = 2 * SIZE + 1, 2 * SIZE
+    assert limited.refused(refused)["detail"] == (
+        f"this tenant may have {most} bytes of jobs that are kept (stored_bytes);"
+        f" it has {had}, and this would add {SIZE}"
+    )
+    assert refused.headers["Retry-After"] == "60"
+    assert limited.submit(limited.key(tenant="b")).status_code == 202
+    limited.api.succeed()
+    limited.api.scene.clock.sleep(COUNTED_S)
+    jobs = json_of(limited.ask("GET", JOBS, key), 200)["data"]
+    assert [job["result"] for job in jobs] == [{"say": "hi"}] * 2
+    assert f"it has {had + 2 * RESULT_SIZE}," in limited.refused(limited.submit(key))["detail"]
+    for job_id, then in zip(ids, (429, 202), strict=True):
+        limited.ask("DELETE", f"{JOBS}/{job_id}", key)
+        limited.api.scene.clock.sleep(COUNTED_S)
+        assert limited.submit(key).status_code == then
+
+
+def test_what_retention_deletes_makes_room(limited: Limited) -> None:
+    limited.limit(stored_bytes=SIZE)
+    key = limited.key()
+    assert limited.submit(key).status_code == 202
+    limited.api.succeed()
+    limited.api.scene.clock.sleep(COUNTED_S)
+    limited.refused(limited.submit(key))
+    limited.api.scene.clock.sleep(RETENTION_DAYS * 86_400 + 1)
+    limited.api.scene.sweep()
+    assert limited.submit(key).status_code == 202
+
+
+def test_of_a_bulk_submit_what_fits_is_kept(limited: Limited) -> None:
+    limited.limit(stored_bytes=2 * SIZE)
+    headers = {"Authorization": f"Bearer {limited.key()}"}
+    lines = b'{"model":"echo","input":{"say":"hi"}}\n' * 3
+    answered = limited.api.client.post(f"{JOBS}:bulk", data=lines, content_type=NDJSON, headers=headers)
+    told = [orjson.loads(line) for line in answered.get_data().splitlines()]
+    assert ["id" in line for line in told] == [True, True, False]
+    assert told[2]["error"]["code"] == "limit_exceeded"
+    assert len(limited.api.scene.store.search(JobQuery())) == 2
+
+
+def test_a_replay_takes_nothing_more(limited: Limited) -> None:
+    limited.limit(stored_bytes=SIZE)
+    headers = {"Authorization": f"Bearer {limited.key()}", "Idempotency-Key": "k"}
+    first, again = (limited.api.client.post(JOBS, json=JOB, headers=headers) for _ in range(2))
+    assert json_of(first, 202)["id"] == json_of(again, 202)["id"]
+
+
+def test_metadata_is_kept_too(limited: Limited) -> None:
+    limited.limit(stored_bytes=100)
+    labelled = JOB | {"metadata": {"k": "v" * 100}}
+    limited.refused(limited.ask("POST", JOBS, limited.key(), labelled))
+
+
+def test_what_a_tenant_has_is_told_beside_its_limits(limited: Limited) -> None:
+    limited.limit(stored_bytes=1_000)
+    for _ in range(3):
+        limited.submit(limited.key())
+    limited.api.scene.claim(1)
+    limited.api.scene.clock.sleep(COUNTED_S)
+    told = json_of(limited.ask("GET", f"{TENANTS}/a", limited.admin), 200)
+    assert told["stored_bytes"] == 1_000
+    assert told["used"] == {
+        "queued_jobs": 2,
+        "unfinished_jobs": 3,
+        "queued_bytes": 2 * SIZE,
+        "stored_bytes": 3 * SIZE,
+    }
 
 
 def test_limits_that_can_not_be_asked_refuse_nobody(limited: Limited) -> None:
@@ -164,12 +245,14 @@ def test_tenants_are_set_and_seen(limited: Limited) -> None:
         "queued_jobs": 3,
         "unfinished_jobs": 4,
         "queued_bytes": 5,
+        "stored_bytes": 6,
     }
-    told = {"id": "b", "object": "tenant"} | wanted
+    nothing = {"used": {"queued_jobs": 0, "unfinished_jobs": 0, "queued_bytes": 0, "stored_bytes": 0}}
+    told = {"id": "b", "object": "tenant"} | wanted | nothing
     assert json_of(limited.ask("PUT", f"{TENANTS}/b", limited.admin, wanted), 200) == told
     assert json_of(limited.ask("GET", f"{TENANTS}/b", limited.admin), 200) == told
     assert json_of(limited.ask("GET", TENANTS, limited.admin), 200)["data"] == [told]
-    unlimited = dict.fromkeys(wanted) | {"id": "c", "object": "tenant", "weight": 1.0}
+    unlimited = dict.fromkeys(wanted) | {"id": "c", "object": "tenant", "weight": 1.0} | nothing
     assert json_of(limited.ask("GET", f"{TENANTS}/c", limited.admin), 200) == unlimited
     assert json_of(limited.ask("PUT", f"{TENANTS}/b", limited.admin, {}), 200) == unlimited | {"id": "b"}
     assert limited.ask("GET", f"{TENANTS}/-b", limited.admin).status_code == 404

@@ -102,7 +102,9 @@ def test_use_is_noted(registry: Registry) -> None:
 
 def test_tenants_are_written_down_and_changed(registry: Registry) -> None:
     assert registry.tenant("a") is None
-    b = Tenant("b", weight=2.5, rates=Rates(1, 2), queued_jobs=3, unfinished_jobs=4, queued_bytes=10**13)
+    b = Tenant(
+        "b", weight=2.5, rates=Rates(1, 2), queued_jobs=3, unfinished_jobs=4, queued_bytes=10**13, stored_bytes=10**14
+    )
     registry.put_tenant(b)
     registry.put_tenant(Tenant("a"))
     assert registry.tenants() == [Tenant("a"), b]

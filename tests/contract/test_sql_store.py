@@ -297,7 +297,7 @@ PLANS = {
     "DELETE": BY_ID,
     "OLDEST": "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id>?)",
     "ENDED": BY_ID,
-    "PRUNE": BY_ID,
+    "PRUNE": BY_ID.replace("USING", "USING COVERING"),
     "SCHEDULED": "SEARCH jobs USING INDEX jobs_scheduled (run_at>? AND run_at<?)",
     "OVERDUE": "SEARCH jobs USING INDEX jobs_deadline (deadline_at<?)",
     "LAPSED": "SCAN jobs USING INDEX jobs_running",

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from ktqueue.job import Attempt, Fence, Job, JobError, JobState, Task, Usage, Verdict
-from ktqueue.store.base import IdempotencyKey, JobQuery, LaneCensus, Store
+from ktqueue.store.base import IdempotencyKey, JobQuery, LaneCensus, Queued, Store
 from ktqueue.store.sql import SqlStore
 from ktqueue.turns import Entry
 from tests.contract.conftest import memory_store
@@ -60,6 +60,7 @@ def job(number: int) -> Job:
         rank=float(number % 3),
         metadata=[{}, {"k": "x"}, {"k": "x", "a.b": "y"}, {'q"': "x"}][number % 4],
         size=number,
+        tenant="x" if number in {2, 6, 8} else "y",
         run_at={4: EARLIER, 5: LATER}.get(number),
         deadline_at={6: LATER, 7: EARLIER}.get(number),
     )
@@ -172,6 +173,10 @@ class Stores(RuleBasedStateMachine):
     def cancel(self, number: int) -> None:
         self.both(lambda store: store.cancel(f"job_{number}"))
 
+    @rule()
+    def cancel_queued(self) -> None:
+        self.both(lambda store: sorted(store.cancel_queued(Queued("b"), 50), key=lambda each: each.id))
+
     @rule(number=NUMBERS)
     def delete(self, number: int) -> None:
         self.both(lambda store: store.delete(f"job_{number}"))
@@ -197,6 +202,7 @@ class Stores(RuleBasedStateMachine):
     @invariant()
     def all_is_the_same(self) -> None:
         self.both(lambda store: store.census())
+        self.both(lambda store: store.tenant_census())
         self.both(lambda store: store.has_suspects("a"))
         self.both(lambda store: sorted(store.holders(), key=lambda each: each.token))
         self.both(lambda store: [store.held(token) for token in ("red", "blue")])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ from ktqueue.access import KeyAccess
 from ktqueue.cli import main
 from ktqueue.cli.app import App
 from ktqueue.errors import Unauthenticated
+from ktqueue.job import Job, Task
 from ktqueue.migrate import upgrade
 from ktqueue.registry.sql import SqlRegistry
 from ktqueue.settings import Settings
+from ktqueue.store.sql import SqlStore
 from ktqueue.tenant import ALL_SCOPES, CLIENT_SCOPES, Caller, Rates
 
 
@@ -99,3 +103,15 @@ def test_tenants_are_set_and_listed(shell: Shell) -> None:
     assert shell.json("tenants", "list")[0]["requests_per_minute"] is None
     assert "must be" in shell.run("tenants", "set", "A", exit_code=2)
     assert "0" in shell.run("tenants", "set", "a", "--weight", "0", exit_code=2)
+    assert shell.json("tenants", "set", "a", "--stored-bytes", "9")[0]["stored_bytes"] == 9
+
+
+def test_what_tenants_have_is_told(shell: Shell) -> None:
+    assert shell.json("tenants", "used") == []
+    with closing(SqlStore(shell.settings.sql_url)) as store:
+        job = Job("job_1", "echo", Task.ECHO, {}, {}, created_at=0, rank=0.0, tenant="a", size=70)
+        store.add([job, replace(job, id="job_2")])
+        store.cancel("job_2")
+    used = {"tenant": "a", "queued_jobs": 1, "unfinished_jobs": 1, "queued_bytes": 70, "stored_bytes": 140}
+    assert shell.json("tenants", "used") == [used]
+    assert "140" in shell.run("tenants", "used")
