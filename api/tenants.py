@@ -35,6 +35,7 @@ class TenantLimits(TypedDict, total=False):
     unfinished_jobs: Annotated[Limit, Field(description="Most jobs that wait or run.")]
     queued_bytes: Annotated[Limit, Field(description="Most bytes of input, params and metadata of jobs that wait.")]
     stored_bytes: Annotated[Limit, Field(description="Most bytes of those and of results, of all jobs that are kept.")]
+    running_jobs: Annotated[Limit, Field(description="Most jobs that run at once, of all models; others wait.")]
 
 
 class UsedBody(TypedDict):
@@ -44,6 +45,7 @@ class UsedBody(TypedDict):
     unfinished_jobs: int
     queued_bytes: int
     stored_bytes: int
+    running_jobs: int
 
 
 class TenantBody(TypedDict):
@@ -58,6 +60,7 @@ class TenantBody(TypedDict):
     unfinished_jobs: int | None
     queued_bytes: int | None
     stored_bytes: int | None
+    running_jobs: int | None
     used: UsedBody
 
 
@@ -112,6 +115,7 @@ class Tenants:
             unfinished_jobs=asked.get("unfinished_jobs"),
             queued_bytes=asked.get("queued_bytes"),
             stored_bytes=asked.get("stored_bytes"),
+            running_jobs=asked.get("running_jobs"),
         )
         return answer(self._body(self._keys.put_tenant(wanted)))
 
@@ -131,11 +135,13 @@ def tenant_body(tenant: Tenant, used: Used) -> TenantBody:
         "unfinished_jobs": tenant.unfinished_jobs,
         "queued_bytes": tenant.queued_bytes,
         "stored_bytes": tenant.stored_bytes,
+        "running_jobs": tenant.running_jobs,
         "used": {
             "queued_jobs": used.queued_jobs,
             "unfinished_jobs": used.unfinished_jobs,
             "queued_bytes": used.queued_bytes,
             "stored_bytes": used.stored_bytes,
+            "running_jobs": used.running_jobs,
         },
     }
 

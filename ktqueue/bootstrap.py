@@ -39,10 +39,12 @@ from ktqueue.redis_client import connect
 from ktqueue.registry.base import Registry
 from ktqueue.registry.sql import SqlRegistry
 from ktqueue.retention import Retention
+from ktqueue.running import RunningLimits
 from ktqueue.settings import PREFIX, Settings
 from ktqueue.store.base import Store
 from ktqueue.store.sql import SqlStore
 from ktqueue.sweep import Sweep
+from ktqueue.watched import Watched
 from ktqueue.webhook_addresses import AddressRules
 from ktqueue.webhook_signing import Keyring
 from ktqueue.webhooks import Webhooks
@@ -134,7 +136,14 @@ def bootstrap(settings: Settings) -> Services:
         ),
         operating=Operating(store, lanes, events, controls, presence),
         following=Following(store, events),
-        execution=Execution(store, lanes, events, watched, lease_ms=int(settings.lease_seconds * 1000)),
+        execution=Execution(
+            store,
+            lanes,
+            events,
+            watched,
+            RunningLimits(store, lanes, Watched(registry.running_limits)),
+            lease_ms=int(settings.lease_seconds * 1000),
+        ),
         recovery=recovery,
         sweep=Sweep(
             store,

@@ -20,6 +20,7 @@ from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, JsonObject, Rid
 from ktqueue.lanes.base import Ended, Lanes
 from ktqueue.retry import Backoff, retry_at
 from ktqueue.room import Room
+from ktqueue.running import RunningLimits
 from ktqueue.store.base import Quota, Store
 from ktqueue.turns import entry_of
 
@@ -45,6 +46,7 @@ class Execution:
         lanes: Lanes,
         events: Events,
         controls: WatchedControls,
+        limits: RunningLimits,
         *,
         lease_ms: int,
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen, so sharing it is safe
@@ -55,6 +57,7 @@ class Execution:
         self._lanes = lanes
         self._events = events
         self._controls = controls
+        self._limits = limits
         self._lease_ms = lease_ms
         self._backoff = backoff
         self._jitter = jitter
@@ -69,10 +72,11 @@ class Execution:
         """Pull up to ``limit`` jobs from the lane and make them running under ``token``.
 
         ``step_s`` is what a step of the engine may take. Raises LanesUnavailable, StoreUnavailable; ids pulled and not
-        claimed are brought back by the sweep. Of a lane that is paused nothing is pulled.
+        claimed are brought back by the sweep. Of a lane that is paused nothing is pulled, and of a tenant no more than
+        may run.
         """
         quota = self._quota(model)
-        ids = self._lanes.pull(model, self._within(quota, limit))
+        ids = self._limits.pull(model, self._within(quota, limit))
         if not ids:
             return []
         if len(ids) == limit:
@@ -83,10 +87,19 @@ class Execution:
             ids, token=token, worker=worker, lease_ms=self._lease(step_s), quota=quota, least_ms_each=least_ms_each
         )
         self._tell_running(jobs)
-        if least_ms_each and len(jobs) < len(ids):
+        if len(jobs) < len(ids):
             claimed = {job.id for job in jobs}
-            self._expire_late([job_id for job_id in ids if job_id not in claimed], least_ms_each)
+            self._not_claimed([job_id for job_id in ids if job_id not in claimed], least_ms_each)
         return jobs
+
+    def _not_claimed(self, ids: Sequence[str], least_ms_each: float) -> None:
+        """See to those that were pulled in vain. What is not done here, the sweep does."""
+        try:
+            if least_ms_each:
+                self._expire_late(ids, least_ms_each)
+            self._limits.put_back(ids)
+        except StoreUnavailable as error:
+            logger.debug("%d jobs that were pulled and not claimed are left to the sweep: %s", len(ids), error)
 
     def _least_ms_each(self, model: str) -> float:
         """How long a run takes at least for each unit of its cost, as told when this slot's jobs ended last."""
@@ -94,17 +107,13 @@ class Execution:
         return least_ms_each if self._clock() < until else 0.0
 
     def _expire_late(self, ids: Sequence[str], least_ms_each: float) -> None:
-        """End those that were not claimed for they can't make their deadline any more. The sweep ends them too."""
-        try:
-            expired = self._store.expire_late(ids, least_ms_each=least_ms_each)
-        except StoreUnavailable as error:
-            logger.debug("jobs that would be late are left to the sweep: %s", error)
-            return
+        """End those that were not claimed for they can't make their deadline any more."""
+        expired = self._store.expire_late(ids, least_ms_each=least_ms_each)
         self.publish([end_event(job, JobState.EXPIRED, None) for job in expired])
 
     def has_suspects(self, model: str) -> bool:
         """Whether jobs wait that may have killed their process, and may run. Raises StoreUnavailable."""
-        return self._controls.lane(model).most_claimed != 0 and self._store.has_suspects(model)
+        return self._controls.lane(model).most_claimed != 0 and self._store.has_suspects(model, self._limits())
 
     def claim_suspects(self, model: str, limit: int, *, token: str, worker: str, step_s: float = 0.0) -> list[Job]:
         """Claim suspects that may share an engine with each other, and with nobody else. Raises StoreUnavailable."""
@@ -116,12 +125,11 @@ class Execution:
         return jobs
 
     def _quota(self, model: str) -> Quota | None:
-        most = self._controls.lane(model).most_claimed
-        return None if most is None else Quota(model, most)
+        return self._limits.quota(model, self._controls.lane(model).most_claimed)
 
     def _within(self, quota: Quota | None, limit: int) -> int:
         """How many to pull. The claim decides, but what it leaves must wait for the sweep to come back."""
-        if quota is None:
+        if quota is None or quota.most is None:
             return limit
         return max(0, min(limit, quota.most - self._store.running(quota.model))) if quota.most else 0
 
@@ -203,6 +211,7 @@ class Execution:
         self.publish([_end_event(job, verdict) for job, verdict in ours])
         self._count([(job, verdict) for job, verdict in ours if verdict.state.terminal], now)
         self._line_up([job for job, verdict in ours if verdict.back_in_lane], now)
+        self._limits.freed([job for job, _ in ours])
         return changed
 
     def give_back(self, jobs: Sequence[Job], had: Mapping[str, Had] = NOTHING) -> None:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
 
 from ktqueue.rank import HIGHEST_PRIORITY
+from ktqueue.tenant import NOBODY
 from ktqueue.turns import AGED_EVERY, Entry, PriorityClass, Turns
 
 LOOK = 50
@@ -29,7 +30,10 @@ class Ahead:
 
 
 class FairQueue:
-    """A lane. ``weight_of(tenant)`` is asked at each turn; twice the weight is twice the share."""
+    """A lane. ``weight_of(tenant)`` is asked at each turn; twice the weight is twice the share.
+
+    ``held`` are the tenants that the last pull passed over: their jobs are taken to be in nobody's way.
+    """
 
     def __init__(self, weight_of: Callable[[str], float] = lambda _: 1.0) -> None:
         self._weight_of = weight_of
@@ -37,6 +41,7 @@ class FairQueue:
         self._classes = [PriorityClass() for _ in range(HIGHEST_PRIORITY + 1)]
         self._since_aged = AGED_EVERY - 1
         self._last_aged = 0
+        self.held: Collection[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -66,9 +71,12 @@ class FairQueue:
         if entry is not None:
             self._classes[entry.priority].take(entry)
 
-    def pull(self, limit: int, now: int) -> list[str]:
-        """Take out up to ``limit`` jobs, those whose turn it is; ``now`` is Unix milliseconds."""
-        turns = self._turns(limit, now)
+    def pull(self, limit: int, now: int, left: Mapping[str, int] = NOBODY) -> list[str]:
+        """Take out up to ``limit`` jobs, those whose turn it is; ``now`` is Unix milliseconds.
+
+        Of the tenants in ``left`` it takes no more than that says.
+        """
+        turns = self._turns(limit, now, left)
         ids = [turn.entry.id for turn in turns if turn.entry is not None]
         self._since_aged, self._last_aged = turns.since_aged, turns.last_aged
         for priority, round_ in turns.rounds.items():
@@ -76,6 +84,9 @@ class FairQueue:
             one.time = round_.time
             for tenant, tag in round_.tags.items():
                 one.move(tenant, tag)
+            for tenant in round_.held if round_.tags else ():
+                one.move(tenant, max(one.tags[tenant], one.time))
+        self.held = frozenset().union(*(round_.held for round_ in turns.rounds.values()))
         for job_id in ids:
             self.take(job_id)
         return ids
@@ -89,15 +100,17 @@ class FairQueue:
         one = self._classes[entry.priority]
         own = bisect_left(one.queues.get(entry.tenant, []), (entry.rank, entry.id))
         earlier = bisect_left(one.turns, (one.tag_of(entry.tenant), ""))
+        held = [tenant for tenant in self.held if tenant != entry.tenant]
+        turns = self._turns(LOOK, now, dict.fromkeys(held, 0), guest=(entry.priority, entry.tenant))
         jobs = cost = 0
-        for turn in self._turns(LOOK, now, guest=(entry.priority, entry.tenant)) if own + earlier < LOOK else ():
+        for turn in turns if own + earlier < LOOK else ():
             if (turn.priority, turn.tenant, turn.index) == (entry.priority, entry.tenant, own):
                 return Ahead(jobs, cost)
             if turn.entry is not None:
                 jobs, cost = jobs + 1, cost + turn.entry.cost
-        return self._far_ahead(entry, own)
+        return self._far_ahead(entry, own, held)
 
-    def _far_ahead(self, entry: Entry, own: int) -> Ahead:
+    def _far_ahead(self, entry: Entry, own: int, held: Collection[str]) -> Ahead:
         """All of the higher classes, ``own`` jobs of its tenant's, and what others run before its tag comes up."""
         one = self._classes[entry.priority]
         each = one.cost / max(1, len(one.due))
@@ -105,17 +118,18 @@ class FairQueue:
         before = bisect_left(one.turns, (tag, ""))
         asked = others = 0
         for their_tag, tenant in islice(one.turns, min(before, TENANTS_ASKED)):
-            if tenant != entry.tenant:
+            if tenant != entry.tenant and tenant not in held:
                 turns = ceil((tag - their_tag) * self._weight_of(tenant) / each)
                 asked, others = asked + 1, others + min(len(one.queues[tenant]), turns)
         if before > TENANTS_ASKED:
             others = others * before // max(1, asked)
         jobs, cost = own + others, (own + others) * each
         for higher in self._classes[entry.priority + 1 :]:
-            jobs, cost = jobs + len(higher.due), cost + higher.cost
+            more = len(higher.due) - sum(len(higher.queues.get(tenant, ())) for tenant in held)
+            jobs, cost = jobs + more, cost + higher.cost * (more / max(1, len(higher.due)))
         return Ahead(jobs, int(cost))
 
-    def _turns(self, limit: int, now: int, guest: tuple[int, str] | None = None) -> Turns:
+    def _turns(self, limit: int, now: int, left: Mapping[str, int], guest: tuple[int, str] | None = None) -> Turns:
         return Turns(
             self._classes,
             self._entries,
@@ -124,5 +138,6 @@ class FairQueue:
             now=now,
             since_aged=self._since_aged,
             last_aged=self._last_aged,
+            left=left,
             guest=guest,
         )

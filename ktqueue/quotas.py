@@ -47,12 +47,13 @@ class Used:
     unfinished_jobs: int
     queued_bytes: int
     stored_bytes: int
+    running_jobs: int
 
 
 def used_of(census: TenantCensus, jobs: int = 0, size: int = 0) -> Used:
     """What was counted, and ``jobs`` of ``size`` bytes that were let in since."""
     queued = census.queued + jobs
-    return Used(queued, queued + census.running, census.size + size, census.stored + size)
+    return Used(queued, queued + census.running, census.size + size, census.stored + size, census.running)
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ktqueue.blame import blame
 from ktqueue.errors import LanesUnavailable
@@ -67,6 +67,7 @@ class Recovery:
             job = by_id[verdict.fence.job_id]
             if job.id in changed:
                 self._tell(job, verdict)
+        self._tell_freed({by_id[job_id].tenant for job_id in changed})
         return len(changed)
 
     def _tell(self, job: Job, verdict: Verdict) -> None:
@@ -80,6 +81,12 @@ class Recovery:
                 self._lanes.ring(job.model)
         except LanesUnavailable as error:
             logger.debug("nobody is told that %s was recovered: %s", job.id, error)
+
+    def _tell_freed(self, tenants: Collection[str]) -> None:
+        try:
+            self._lanes.freed(tenants)
+        except LanesUnavailable as error:
+            logger.debug("nobody is told that more jobs of %s may run: %s", sorted(tenants), error)
 
     def _event(self, job: Job, verdict: Verdict) -> Event:
         if not verdict.state.terminal:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from ktqueue.errors import Invalid
 
 DEFAULT_TENANT = "default"
 """Whose everything is while no keys are asked for."""
+NOBODY: Mapping[str, int] = MappingProxyType({})
+"""Of numbers by tenant: where there is none of anybody."""
 TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
@@ -45,7 +48,8 @@ class Tenant:
     """Whose jobs they are: its part of a lane that is short of room is as ``weight`` is to the others'.
 
     None is no limit. ``unfinished_jobs`` counts those that wait and those that run, ``queued_bytes`` the input,
-    params and metadata of those that wait, ``stored_bytes`` those of all jobs that are kept, and their results.
+    params and metadata of those that wait, ``stored_bytes`` those of all jobs that are kept, and their results. Who
+    has reached ``running_jobs`` is not refused: its jobs wait.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Tenant:
     unfinished_jobs: int | None = None
     queued_bytes: int | None = None
     stored_bytes: int | None = None
+    running_jobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,9 @@ served last, so it is owed nothing for its absence and waits for nobody's backlo
 A class whose oldest job has waited ``AGE_MS`` for each class above it is aged: while higher classes have jobs, every
 ``AGED_EVERY``-th turn goes to one that is aged, the aged one after the other. So nothing starves, and no backlog,
 however old, takes more than its turns from those above it.
+
+A tenant may be bounded in how many turns it has left; who has none is passed over, and its tag goes up with the class's
+virtual time: it is owed nothing for a time in which its own limit held it back, as if it had been away.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from itertools import chain
 
 from ktqueue.job import Job
 from ktqueue.rank import HIGHEST_PRIORITY
+from ktqueue.tenant import NOBODY
 
 AGE_MS = 60_000
 AGED_EVERY = 4
@@ -124,13 +128,17 @@ class Turn:
 
 @dataclass(slots=True)
 class Round:
-    """A class as it will be after some turns. ``tags``: of those who had one; ``gone``: the jobs they gave."""
+    """A class as it will be after some turns. ``tags``: of those who had one; ``gone``: the jobs they gave.
+
+    ``held``: who was passed over.
+    """
 
     turns: list[tuple[float, str]]
     time: float
     tags: dict[str, float] = field(default_factory=dict)
     given: Counter[str] = field(default_factory=Counter)
     gone: set[str] = field(default_factory=set)
+    held: set[str] = field(default_factory=set)
     oldest: int = 0
 
 
@@ -138,6 +146,7 @@ class Turns:
     """The next ``limit`` turns of a lane at ``now`` (Unix ms). ``rounds`` tells what they leave behind.
 
     ``since_aged`` and ``last_aged`` are the turns since an aged class had one, and that class; they are moved on.
+    ``left`` says how many turns tenants may have who are bounded.
     ``guest``, a class and a tenant, gets its turns though it has no more jobs. At the first of those all ends.
     """
 
@@ -151,6 +160,7 @@ class Turns:
         now: int,
         since_aged: int,
         last_aged: int,
+        left: Mapping[str, int] = NOBODY,
         guest: tuple[int, str] | None = None,
     ) -> None:
         self._classes = classes
@@ -158,6 +168,9 @@ class Turns:
         self._weight_of = weight_of
         self._limit = limit
         self._now = now
+        self._left = dict(left)
+        # Those who are passed over come on top of those who may have a turn among so many.
+        self._most = limit + sum(more <= 0 for more in self._left.values())
         self._guest = guest
         self.since_aged = since_aged
         self.last_aged = last_aged
@@ -182,7 +195,7 @@ class Turns:
         if self.since_aged >= AGED_EVERY - 1:
             after = min(self.last_aged, top)
             for priority in chain(range(after - 1, -1, -1), range(top - 1, after - 1, -1)):
-                if self._aged(priority):
+                if self._aged(priority) and self._waits(priority):
                     self.since_aged, self.last_aged = 0, priority
                     return priority
         else:
@@ -190,9 +203,16 @@ class Turns:
         return top
 
     def _waits(self, priority: int) -> bool:
+        if self._left:
+            self._pass_over(self._round(priority))
         if priority in self.rounds:
             return bool(self.rounds[priority].turns)
         return bool(self._classes[priority].turns) or (self._guest is not None and self._guest[0] == priority)
+
+    def _pass_over(self, round_: Round) -> None:
+        """Let the first in a round be one who may have a turn."""
+        while round_.turns and self._left.get(round_.turns[0][1], 1) <= 0:
+            round_.held.add(round_.turns.pop(0)[1])
 
     def _aged(self, priority: int) -> bool:
         due = self._classes[priority].due
@@ -208,7 +228,7 @@ class Turns:
         if priority not in self.rounds:
             one = self._classes[priority]
             # Whoever is behind so many others has no turn among so many.
-            self.rounds[priority] = Round(one.turns[: self._limit], one.time)
+            self.rounds[priority] = Round(one.turns[: self._most], one.time)
             if self._guest is not None and self._guest[0] == priority and self._guest[1] not in one.tags:
                 insort(self.rounds[priority].turns, (one.tag_of(self._guest[1]), self._guest[1]))
         return self.rounds[priority]
@@ -222,6 +242,8 @@ class Turns:
             return Turn(priority, tenant, index, None)
         entry = self._entries[queue[index][1]]
         round_.given[tenant] += 1
+        if tenant in self._left:
+            self._left[tenant] -= 1
         round_.gone.add(entry.id)
         round_.time = max(round_.time, tag)
         round_.tags[tenant] = tag + entry.cost / self._weight_of(tenant)

@@ -32,6 +32,7 @@ def tenants() -> None:
 @click.option("--unfinished-jobs", type=LIMIT, help="Most jobs that wait or run.")
 @click.option("--queued-bytes", type=LIMIT, help="Most bytes of input, params and metadata of jobs that wait.")
 @click.option("--stored-bytes", type=LIMIT, help="Most bytes of those and of results, of all jobs that are kept.")
+@click.option("--running-jobs", type=LIMIT, help="Most jobs that run at once, of all models; others wait.")
 @json_option
 @click.pass_obj
 def set_tenant(
@@ -45,11 +46,13 @@ def set_tenant(
     unfinished_jobs: int | None,
     queued_bytes: int | None,
     stored_bytes: int | None,
+    running_jobs: int | None,
     as_json: bool,
 ) -> None:
     """Let this hold for a tenant, within seconds; what is left out is no limit."""
     limits = Rates(requests_per_minute, tokens_per_minute)
-    wanted = Tenant(name, weight, limits, queued_jobs, unfinished_jobs, queued_bytes, stored_bytes)
+    counts = queued_jobs, unfinished_jobs, queued_bytes, stored_bytes, running_jobs
+    wanted = Tenant(name, weight, limits, *counts)
     with opened(app) as use:
         use.put_tenant(wanted)
     if as_json:

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from ktqueue.fair import Ahead
 from ktqueue.lanes.accuracy import Accuracy
 from ktqueue.room import Room
+from ktqueue.tenant import NOBODY
 from ktqueue.turns import Entry
 
 
@@ -110,8 +111,17 @@ class Lanes(Protocol):
     def add(self, entries: Sequence[Entry]) -> None:
         """Add ids (idempotent) and ring the bell of each lane touched."""
 
-    def pull(self, model: str, limit: int) -> list[str]:
-        """Take out up to ``limit`` ids, those whose turn it is; no two callers get the same id."""
+    def pull(self, model: str, limit: int, left: Mapping[str, int] = NOBODY) -> list[str]:
+        """Take out up to ``limit`` ids, those whose turn it is; no two callers get the same id.
+
+        Of the tenants in ``left`` no more than it says. Who is passed over for that is noted.
+        """
+
+    def put_back(self, entries: Sequence[Entry]) -> None:
+        """Add ids that were pulled and did not run: their tenants get back what they paid for them."""
+
+    def freed(self, tenants: Collection[str]) -> None:
+        """Jobs of these tenants run no more: ring for the lanes whose last pull passed over one of them."""
 
     def remove(self, model: str, job_id: str) -> None:
         """Take one id out, if it is there."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ktqueue.lanes.pace import FORGOTTEN, LOOK_BACK_MS, RUNS_KEPT, SERVICE_MS, SPAN_S, SPANS
 
 WEIGHTS = "ktq:weights"
+HELD = "ktq:held"
 
 STATE = f"""
 local model = ARGV[1]
@@ -45,6 +46,13 @@ local function forget(priority)
   else
     redis.call('ZREMRANGEBYSCORE', paid(priority), '-inf', time)
   end
+end
+
+-- Let a tenant pay so much more than its jobs were taken to cost.
+local function pay(tenant, priority, more)
+  local tag, here = tag_of(priority, tenant)
+  redis.call('ZADD', here and turns(priority) or paid(priority), tag + more / weight_of(tenant), tenant)
+  if not here then forget(priority) end
 end
 
 local function take(id, info)
@@ -140,6 +148,9 @@ if info then take(ARGV[2], info) end
 )
 """``model, id``"""
 
+PAY = STATE + "for _, each in ipairs(cjson.decode(ARGV[2])) do pay(unpack(each)) end"
+"""``model, [[tenant, priority, cost], …]``"""
+
 COUNT_FINISHED = (
     STATE
     + f"""
@@ -153,13 +164,7 @@ if redis.call('HINCRBY', finished, string.format('%d', span), jobs) == jobs then
 end
 redis.call('EXPIRE', finished, {SPAN_S * (SPANS + 1)})
 
-for _, each in ipairs(cjson.decode(ARGV[5])) do
-  local tenant, priority, more = unpack(each)
-  local tag, here = tag_of(priority, tenant)
-  local kept = here and turns(priority) or paid(priority)
-  redis.call('ZADD', kept, tag + more / weight_of(tenant), tenant)
-  if not here then forget(priority) end
-end
+for _, each in ipairs(cjson.decode(ARGV[5])) do pay(unpack(each)) end
 
 local service = 'ktq:service:' .. model
 local told = redis.call('HMGET', service, 'at', 'waited', 'work', 'ms', 'run_work', 'run_ms', 'quickest')

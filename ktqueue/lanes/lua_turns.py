@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ktqueue.fair import LOOK, TENANTS_ASKED
 from ktqueue.lanes.accuracy import KEPT, KEPT_MS, LEAST_MS
-from ktqueue.lanes.lua_lane import STATE, WEIGHTS
+from ktqueue.lanes.lua_lane import HELD, STATE, WEIGHTS
 from ktqueue.rank import HIGHEST_PRIORITY
 from ktqueue.turns import AGE_MS, AGED_EVERY
 
@@ -12,6 +12,8 @@ _TURNS = (
     STATE
     + f"""
 local limit, now, guest = 0, 0, nil
+-- How many turns tenants may have who are bounded, how many of those none, and whether there are any.
+local left, none_left, bounded = {{}}, 0, false
 local rounds = {{}}
 local since_aged = tonumber(redis.call('HGET', fair, 'since_aged') or {AGED_EVERY - 1})
 local last_aged = tonumber(redis.call('HGET', fair, 'last_aged') or 0)
@@ -51,7 +53,56 @@ local busy, calm = {{}}, {{}}
 
 local function left_in(round) return #round.fresh + 1 - round.at + #round.served end
 
+-- A tenant in a round: its tag, its name, its weight, what was read of its queue, how many of that it gave, and whether
+-- that was all. Those who gave none yet are `fresh`, in order, from `at` on; those who did are `served`, a heap.
+local TAG, TENANT, WEIGHT, READ, GIVEN, WHOLE = 1, 2, 3, 4, 5, 6
+
+local function round_of(priority)
+  local round = rounds[priority]
+  if round then return round end
+  local fresh = {{}}
+  round = {{
+    fresh = fresh, at = 1, served = {{}}, all_served = {{}}, held = {{}},
+    time = time_of(priority), gone = {{}}, oldest = 0,
+  }}
+  rounds[priority] = round
+  local found = redis.call('ZRANGE', turns(priority), 0, limit + none_left - 1, 'WITHSCORES')
+  for at = 1, #found, 2 do fresh[#fresh + 1] = {{tonumber(found[at + 1]), found[at], 1, {{}}, 0, false}} end
+  if guest and guest[1] == priority then
+    local tag, here = tag_of(priority, guest[2])
+    if not here then
+      local at, one = #fresh + 1, {{tag, guest[2], 1, {{}}, 0, false}}
+      while at > 1 and before(one, fresh[at - 1]) do at = at - 1 end
+      table.insert(fresh, at, one)
+    end
+  end
+  if #fresh > 0 and redis.call('EXISTS', '{WEIGHTS}') == 1 then
+    local tenants = {{}}
+    for at, one in ipairs(fresh) do tenants[at] = one[TENANT] end
+    local weights = redis.call('HMGET', '{WEIGHTS}', unpack(tenants))
+    for at, one in ipairs(fresh) do one[WEIGHT] = tonumber(weights[at] or 1) end
+  end
+  return round
+end
+
+local function first_of(round)
+  local one, other = round.fresh[round.at], round.served[1]
+  if one and not (other and before(other, one)) then return one, true end
+  return other, false
+end
+
+-- Let the first in a round be one who may have a turn.
+local function pass_over(round)
+  local one, is_fresh = first_of(round)
+  while one and (left[one[TENANT]] or 1) <= 0 do
+    table.insert(round.held, one)
+    if is_fresh then round.at = round.at + 1 else drop_first(round.served) end
+    one, is_fresh = first_of(round)
+  end
+end
+
 local function waits_in(priority)
+  if bounded then pass_over(round_of(priority)) end
   if rounds[priority] then return left_in(rounds[priority]) > 0 end
   if busy[priority] == nil then
     busy[priority] = redis.call('EXISTS', turns(priority)) == 1 or (guest ~= nil and guest[1] == priority)
@@ -90,48 +141,13 @@ local function choose()
   for step = 1, top do
     local priority = after - step
     if priority < 0 then priority = priority + top end
-    if aged(priority) then
+    if aged(priority) and (not bounded or waits_in(priority)) then
       since_aged, last_aged = 0, priority
       return priority
     end
   end
   all_calm = true
   return top
-end
-
--- A tenant in a round: its tag, its name, its weight, what was read of its queue, how many of that it gave, and whether
--- that was all. Those who gave none yet are `fresh`, in order, from `at` on; those who did are `served`, a heap.
-local TAG, TENANT, WEIGHT, READ, GIVEN, WHOLE = 1, 2, 3, 4, 5, 6
-
-local function round_of(priority)
-  local round = rounds[priority]
-  if round then return round end
-  local fresh = {{}}
-  round = {{fresh = fresh, at = 1, served = {{}}, all_served = {{}}, time = time_of(priority), gone = {{}}, oldest = 0}}
-  rounds[priority] = round
-  local found = redis.call('ZRANGE', turns(priority), 0, limit - 1, 'WITHSCORES')
-  for at = 1, #found, 2 do fresh[#fresh + 1] = {{tonumber(found[at + 1]), found[at], 1, {{}}, 0, false}} end
-  if guest and guest[1] == priority then
-    local tag, here = tag_of(priority, guest[2])
-    if not here then
-      local at, one = #fresh + 1, {{tag, guest[2], 1, {{}}, 0, false}}
-      while at > 1 and before(one, fresh[at - 1]) do at = at - 1 end
-      table.insert(fresh, at, one)
-    end
-  end
-  if redis.call('EXISTS', '{WEIGHTS}') == 1 then
-    local tenants = {{}}
-    for at, one in ipairs(fresh) do tenants[at] = one[TENANT] end
-    local weights = redis.call('HMGET', '{WEIGHTS}', unpack(tenants))
-    for at, one in ipairs(fresh) do one[WEIGHT] = tonumber(weights[at] or 1) end
-  end
-  return round
-end
-
-local function first_of(round)
-  local one, other = round.fresh[round.at], round.served[1]
-  if one and not (other and before(other, one)) then return one, true end
-  return other, false
 end
 
 -- Read on in a tenant's queue, ever more at once, until it is known whether it has an `index`-th job, from 0.
@@ -155,6 +171,7 @@ end
 local function serve(round, one, is_fresh, given, tag, stays)
   if one[GIVEN] == 0 then table.insert(round.all_served, one) end
   one[GIVEN], one[TAG] = one[GIVEN] + given, tag
+  if left[one[TENANT]] then left[one[TENANT]] = left[one[TENANT]] - given end
   if is_fresh then
     round.at = round.at + 1
     if stays then push(round.served, one) end
@@ -185,10 +202,14 @@ end
 PULL = (
     _TURNS
     + f"""
-local LEAST_MS, KEPT, KEPT_MS = {LEAST_MS}, {KEPT}, {KEPT_MS}
+local LEAST_MS, KEPT, KEPT_MS, HELD = {LEAST_MS}, {KEPT}, {KEPT_MS}, '{HELD}'
 """
     + """
 limit, now = tonumber(ARGV[2]), now_ms()
+if ARGV[3] ~= '' then
+  left, bounded = cjson.decode(ARGV[3]), true
+  for _, more in pairs(left) do none_left = none_left + (more <= 0 and 1 or 0) end
+end
 local pulled, sums, by_class = {}, {}, {}
 local function pull(priority, id, cost)
   pulled[#pulled + 1] = id
@@ -207,7 +228,7 @@ while #pulled < limit do
   if all_calm and left_in(round) == 1 then
     -- Who is alone, in a class that nobody gets a turn between, gives all at once.
     local one, is_fresh = first_of(round)
-    local most, tag, given = limit - #pulled, one[TAG], one[GIVEN]
+    local most, tag, given = math.min(limit - #pulled, left[one[TENANT]] or limit), one[TAG], one[GIVEN]
     local stays = reads(priority, one, given + most)
     for at = given + 1, math.min(given + most, #one[READ]) do
       local id, cost = parts_of(one[READ][at])
@@ -221,6 +242,11 @@ while #pulled < limit do
     pull(priority, id, cost)
   end
 end
+local held = {}
+for _, round in pairs(rounds) do
+  for _, one in ipairs(round.held) do held[#held + 1] = one[TENANT] end
+end
+if #held > 0 then redis.call('HSET', HELD, model, cjson.encode(held)) else redis.call('HDEL', HELD, model) end
 if #pulled == 0 then return pulled end
 redis.call('HDEL', waits, unpack(pulled))
 redis.call('HSET', fair, 'since_aged', since_aged, 'last_aged', last_aged)
@@ -230,6 +256,13 @@ for priority, ids in pairs(by_class) do
   redis.call('HINCRBY', fair, 'cost' .. priority, -sums[priority])
   redis.call('HSET', fair, 'time' .. priority, round.time)
   local stay_tags, leave, leave_tags = {}, {}, {}
+  for _, one in ipairs(round.held) do
+    one[TAG] = math.max(one[TAG], round.time)
+    if one[GIVEN] == 0 then
+      stay_tags[#stay_tags + 1] = one[TAG]
+      stay_tags[#stay_tags + 1] = one[TENANT]
+    end
+  end
   for _, one in ipairs(round.all_served) do
     local tenant = one[TENANT]
     redis.call('ZREMRANGEBYRANK', queue(priority, tenant), 0, one[GIVEN] - 1)
@@ -265,7 +298,10 @@ end
 return pulled
 """
 )
-"""``model, limit``; the ids in their order. ``limit`` is some thousands at most: Lua's stack holds no more."""
+"""``model, limit, {tenant: turns left, …}``, or '' if nobody is bounded; the ids in their order.
+
+``limit`` is some thousands at most: Lua's stack holds no more. Who was passed over is noted.
+"""
 
 FORETELL = (
     STATE
@@ -297,6 +333,13 @@ local function below(tag) return '(' .. string.format('%.17g', tag) end
 local its_tag = tag_of(priority, tenant)
 local earlier = redis.call('ZCOUNT', turns(priority), '-inf', below(its_tag))
 limit, now, guest = {LOOK}, now_ms(), {{priority, tenant}}
+local held = {{}}
+for _, name in ipairs(cjson.decode(redis.call('HGET', '{HELD}', model) or '[]')) do
+  if name ~= tenant and not left[name] then
+    held[#held + 1] = name
+    left[name], none_left, bounded = 0, none_left + 1, true
+  end
+end
 local jobs, cost = 0, 0
 if own + earlier < limit then
   for _ = 1, limit do
@@ -310,6 +353,12 @@ end
 local function total(class)
   return redis.call('ZCARD', due(class)), tonumber(redis.call('HGET', fair, 'cost' .. class) or 0)
 end
+local function free(class)
+  local all, all_cost = total(class)
+  local more = all
+  for _, name in ipairs(held) do more = more - redis.call('ZCARD', queue(class, name)) end
+  return more, all_cost * (more / math.max(1, all))
+end
 local here, their_cost = total(priority)
 local each = their_cost / math.max(1, here)
 local tag = its_tag + own * each / weight_of(tenant)
@@ -318,7 +367,7 @@ local found =
   redis.call('ZRANGEBYSCORE', turns(priority), '-inf', below(tag), 'WITHSCORES', 'LIMIT', 0, {TENANTS_ASKED})
 local asked, others = 0, 0
 for at = 1, #found, 2 do
-  if found[at] ~= tenant then
+  if found[at] ~= tenant and not left[found[at]] then
     local theirs = math.ceil((tag - tonumber(found[at + 1])) * weight_of(found[at]) / each)
     asked, others = asked + 1, others + math.min(redis.call('ZCARD', queue(priority, found[at])), theirs)
   end
@@ -327,7 +376,7 @@ if earlier > {TENANTS_ASKED} then others = math.floor(others * earlier / math.ma
 jobs = own + others
 cost = jobs * each
 for class = priority + 1, {HIGHEST_PRIORITY} do
-  local more, more_cost = total(class)
+  local more, more_cost = free(class)
   jobs, cost = jobs + more, cost + more_cost
 end
 return {{jobs, math.floor(cost)}}

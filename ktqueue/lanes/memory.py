@@ -12,6 +12,7 @@ from ktqueue.lanes.accuracy import KEPT, Accuracy, accuracy_of, error_of
 from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Ended, LaneView, sums_of
 from ktqueue.lanes.pace import SPANS, Service, pace, span_of
 from ktqueue.room import Room
+from ktqueue.tenant import NOBODY
 from ktqueue.turns import Entry
 
 BELL_MS = 1_000
@@ -56,16 +57,35 @@ class MemoryLanes:
         for model in dict.fromkeys(entry.model for entry in entries):
             self.ring(model)
 
-    def pull(self, model: str, limit: int) -> list[str]:
-        """Take out up to ``limit`` ids, those whose turn it is; no two callers get the same id."""
+    def pull(self, model: str, limit: int, left: Mapping[str, int] = NOBODY) -> list[str]:
+        """Take out up to ``limit`` ids, those whose turn it is; no two callers get the same id.
+
+        Of the tenants in ``left`` no more than it says. Who is passed over for that is noted.
+        """
+        if limit <= 0:
+            return []
         with self._lock:
             lane, now = self._lane(model), self._clock()
-            ids = lane.queue.pull(limit, now)
+            ids = lane.queue.pull(limit, now, left)
             for job_id in ids:
                 foretold_ms, told_at = lane.foretold.pop(job_id, (0, now))
                 error = error_of(foretold_ms, now - told_at)
                 lane.errors += [] if error is None else [error]
             return ids
+
+    def put_back(self, entries: Sequence[Entry]) -> None:
+        """Add ids that were pulled and did not run: their tenants get back what they paid for them."""
+        with self._lock:
+            for entry in entries:
+                self._lane(entry.model).queue.correct(entry.tenant, entry.priority, -entry.cost)
+        self.add(entries)
+
+    def freed(self, tenants: Collection[str]) -> None:
+        """Jobs of these tenants run no more: ring for the lanes whose last pull passed over one of them."""
+        with self._lock:
+            held = [model for model, lane in self._lanes.items() if not set(tenants).isdisjoint(lane.queue.held)]
+        for model in held:
+            self.ring(model)
 
     def remove(self, model: str, job_id: str) -> None:
         """Take one id out, if it is there."""

@@ -8,6 +8,7 @@
 ``ktq:paid:<model>:<class>``  sorted set, tenants without jobs whose tag is still ahead
 ``ktq:fair:<model>``          hash: each class's virtual time and cost, and which was served as aged
 ``ktq:weights``               hash: weights of tenants
+``ktq:held``                  hash: by model, as JSON, the tenants that its last pull passed over
 ``ktq:foretold:<model>``      hash: waits that were foretold of jobs, and when; capped, expires
 ``ktq:errors:<model>``        list: how wrong the latest of those were; capped, expires
 ``ktq:service:<model>``       hash: how fast it is served while jobs wait; expires
@@ -36,6 +37,7 @@ from ktqueue.lanes.pace import Service, pace
 from ktqueue.rank import HIGHEST_PRIORITY
 from ktqueue.redis_client import Client
 from ktqueue.room import Room
+from ktqueue.tenant import NOBODY
 from ktqueue.turns import Entry
 
 BELL_MS = 1_000
@@ -63,6 +65,7 @@ class RedisLanes:
         self._remove = client.register_script(lua_lane.REMOVE)
         self._foretell = client.register_script(lua_turns.FORETELL)
         self._ahead = client.register_script(lua_turns.AHEAD)
+        self._pay = client.register_script(lua_lane.PAY)
         self._count_finished = client.register_script(lua_lane.COUNT_FINISHED)
 
     def ping(self) -> None:
@@ -82,12 +85,36 @@ class RedisLanes:
             if any(rings):
                 self._bell(model)
 
-    def pull(self, model: str, limit: int) -> list[str]:
-        """Take out up to ``limit`` ids, those whose turn it is; no two callers get the same id."""
+    def pull(self, model: str, limit: int, left: Mapping[str, int] = NOBODY) -> list[str]:
+        """Take out up to ``limit`` ids, those whose turn it is; no two callers get the same id.
+
+        Of the tenants in ``left`` no more than it says. Who is passed over for that is noted.
+        """
         if limit <= 0:
             return []
+        bounds = orjson.dumps(dict(left)) if left else b""
         with self._client.served():
-            return cast("list[str]", self._pull(args=[model, min(limit, MOST_PULLED)]))
+            return cast("list[str]", self._pull(args=[model, min(limit, MOST_PULLED), bounds]))
+
+    def put_back(self, entries: Sequence[Entry]) -> None:
+        """Add ids that were pulled and did not run: their tenants get back what they paid for them."""
+        refunds: defaultdict[str, list[tuple[str, int, int]]] = defaultdict(list)
+        for each in entries:
+            refunds[each.model].append((each.tenant, each.priority, -each.cost))
+        for model, group in refunds.items():
+            with self._client.served():
+                self._pay(args=[model, orjson.dumps(group)])
+        self.add(entries)
+
+    def freed(self, tenants: Collection[str]) -> None:
+        """Jobs of these tenants run no more: ring for the lanes whose last pull passed over one of them."""
+        if not tenants:
+            return
+        with self._client.served():
+            held = cast("dict[str, str]", self._client.hgetall(lua_lane.HELD))
+        for model, names in held.items():
+            if not set(tenants).isdisjoint(orjson.loads(names)):
+                self.ring(model)
 
     def remove(self, model: str, job_id: str) -> None:
         """Take one id out, if it is there."""

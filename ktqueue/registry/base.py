@@ -85,3 +85,6 @@ class Registry(Protocol):
 
     def tenants(self) -> list[Tenant]:
         """All that something is written down of, by name."""
+
+    def running_limits(self) -> dict[str, int]:
+        """How many jobs may run at once, by tenant, of those that are bounded in that."""

@@ -87,3 +87,7 @@ class MemoryRegistry:
         """All that something is written down of, by name."""
         with self._lock:
             return sorted(self._tenants.values(), key=lambda tenant: tenant.name)
+
+    def running_limits(self) -> dict[str, int]:
+        """How many jobs may run at once, by tenant, of those that are bounded in that."""
+        return {tenant.name: tenant.running_jobs for tenant in self.tenants() if tenant.running_jobs is not None}

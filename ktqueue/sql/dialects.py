@@ -32,12 +32,12 @@ class _Condition(FunctionElement[bool]):
 
 
 class among(_Condition):  # noqa: N801 - reads as the SQL operator it stands for
-    """``among(column)``: the column is one of the texts in the parameter ``ids``."""
+    """``among(column)``: the column is one of the texts in the parameter ``ids``, or in another."""
 
     inherit_cache = True
 
-    def __init__(self, column: sa.Column[Any]) -> None:
-        super().__init__(column, sa.bindparam("ids", type_=_TEXTS))
+    def __init__(self, column: sa.Column[Any], parameter: str = "ids") -> None:
+        super().__init__(column, sa.bindparam(parameter, type_=_TEXTS))
 
 
 @compiles(among, "sqlite")

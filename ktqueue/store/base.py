@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ktqueue.job import Attempt, Job, JobState, Verdict
+from ktqueue.tenant import NOBODY
 from ktqueue.turns import Entry
 from ktqueue.usage import DayOfUse, UsageQuery
 
@@ -110,10 +111,11 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The most jobs of a lane that may run at once."""
+    """The most jobs that may run at once: of a lane, if that is bounded, and of the tenants that are, in all lanes."""
 
     model: str
-    most: int
+    most: int | None = None
+    tenants: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +175,11 @@ class Store(Protocol):
     def running(self, model: str) -> int:
         """How many jobs of a lane run."""
 
-    def has_suspects(self, model: str) -> bool:
-        """Whether a suspect waits whose time has come."""
+    def tenants_running(self) -> Mapping[str, int]:
+        """How many jobs run of each tenant of whom any does."""
+
+    def has_suspects(self, model: str, tenants: Mapping[str, int] = NOBODY) -> bool:
+        """Whether a suspect waits whose time has come; not of ``tenants`` of whom as many run as may."""
 
     def claim_suspects(
         self, model: str, limit: int, *, token: str, worker: str, lease_ms: int, quota: Quota | None = None

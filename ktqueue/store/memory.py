@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import nsmallest
@@ -25,6 +27,7 @@ from ktqueue.store.base import (
     Quota,
     TenantCensus,
 )
+from ktqueue.tenant import NOBODY
 from ktqueue.turns import Entry, entry_of
 from ktqueue.usage import DAY_MS, Bill, DayOfUse, UsageQuery, Use, together
 
@@ -139,18 +142,33 @@ class MemoryStore:
             now = self._clock()
             others = [
                 job
-                for job in self._given(ids)
+                for job in self._given(self._within(ids, quota))
                 if job.company is None and not too_late(job.deadline_at, job.cost, now, least_ms_each)
             ]
-            return self._claim(others[: self._left(quota)], now, token, worker, lease_ms)
+            return self._claim(others, now, token, worker, lease_ms)
 
-    def _left(self, quota: Quota | None) -> int | None:
-        return None if quota is None else max(0, quota.most - self.running(quota.model))
+    def _within(self, ids: Sequence[str], quota: Quota | None) -> Sequence[str]:
+        """The first of these jobs that a quota leaves room for."""
+        if quota is None:
+            return ids
+        lane = None if quota.most is None else max(0, quota.most - self.running(quota.model))
+        running = Counter(self.tenants_running())
+        within = []
+        for job in self._given(list(dict.fromkeys(ids))[:lane]):
+            if job.state is JobState.QUEUED and running[job.tenant] < quota.tenants.get(job.tenant, math.inf):
+                running[job.tenant] += 1
+                within.append(job.id)
+        return within
 
     def running(self, model: str) -> int:
         """How many jobs of a lane run."""
         with self._lock:
             return sum(job.model == model and job.state is JobState.RUNNING for job in self._jobs.values())
+
+    def tenants_running(self) -> Mapping[str, int]:
+        """How many jobs run of each tenant of whom any does."""
+        with self._lock:
+            return Counter(job.tenant for job in self._jobs.values() if job.state is JobState.RUNNING)
 
     def _claim(self, jobs: Iterable[Job], now: int, token: str, worker: str, lease_ms: int) -> list[Job]:
         claimable = [job for job in jobs if self._due(job, now) and not _overdue(job, now)]
@@ -169,10 +187,10 @@ class MemoryStore:
         self._note(claimed)
         return claimed
 
-    def has_suspects(self, model: str) -> bool:
-        """Whether a suspect waits whose time has come."""
+    def has_suspects(self, model: str, tenants: Mapping[str, int] = NOBODY) -> bool:
+        """Whether a suspect waits whose time has come; not of ``tenants`` of whom as many run as may."""
         with self._lock:
-            return bool(self._suspects(model, self._clock()))
+            return bool(self._suspects(model, self._clock(), tenants))
 
     def claim_suspects(
         self, model: str, limit: int, *, token: str, worker: str, lease_ms: int, quota: Quota | None = None
@@ -180,17 +198,18 @@ class MemoryStore:
         """Claim suspects, those first that may have the most company, and as many as may share an engine."""
         with self._lock:
             now = self._clock()
-            left = self._left(quota)
-            limit = limit if left is None else min(limit, left)
-            suspects = self._suspects(model, now)
+            suspects = self._suspects(model, now, NOBODY if quota is None else quota.tenants)
             company = max((job.company or 0 for job in suspects), default=0)
             alike = [job for job in suspects if job.company == company]
             first = nsmallest(min(limit, company), alike, key=lambda job: (job.rank, job.id))
-            return self._claim(first, now, token, worker, lease_ms)
+            within = self._given(self._within([job.id for job in first], quota))
+            return self._claim(within, now, token, worker, lease_ms)
 
-    def _suspects(self, model: str, now: int) -> list[Job]:
+    def _suspects(self, model: str, now: int, tenants: Mapping[str, int]) -> list[Job]:
+        running = self.tenants_running()
+        full = {tenant for tenant, most in tenants.items() if running.get(tenant, 0) >= most}
         queued = (job for job in self._jobs.values() if job.model == model and job.company is not None)
-        return [job for job in queued if self._due(job, now) and not _overdue(job, now)]
+        return [job for job in queued if job.tenant not in full and self._due(job, now) and not _overdue(job, now)]
 
     def renew(self, token: str, ids: Sequence[str], *, lease_ms: int) -> set[str]:
         """Extend the leases that ``token`` still holds; the ids of those."""

@@ -87,17 +87,27 @@ _can_be_in_time = sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > _soo
 CLAIM = _claim(sa.select(jobs.c.id).where(_given, _still_queued, jobs.c.company.is_(None), _due, _can_be_in_time))
 
 _suspect = (_queued, jobs.c.company.is_not(None), jobs.c.model == sa.bindparam("lane"), _due, _in_time)
-MOST_COMPANY = sa.select(sa.func.max(jobs.c.company)).where(*_suspect)
-CLAIM_SUSPECTS = _claim(
-    sa.select(jobs.c.id)
-    .where(*_suspect, jobs.c.company == sa.bindparam("most_company"))
+_may_run = sa.not_(among(jobs.c.tenant, "full"))
+MOST_COMPANY = sa.select(sa.func.max(jobs.c.company)).where(*_suspect, _may_run)
+SUSPECTS = (
+    sa.select(jobs.c.id, jobs.c.tenant)
+    .where(*_suspect, _may_run, jobs.c.company == sa.bindparam("most_company"))
     .order_by(jobs.c.rank, jobs.c.id)
     .limit(sa.bindparam("most", type_=sa.Integer))
+    .with_for_update(skip_locked=True)
 )
+CLAIM_SUSPECTS = _claim(sa.select(jobs.c.id).where(_given, _still_queued))
+
+TENANTS_OF = sa.select(jobs.c.id, jobs.c.tenant).where(_given, _still_queued)
+# In words that match no other index than that of what runs.
+_whose = (jobs.c.tenant + "").label("tenant")
+TENANTS_RUNNING = sa.select(_whose, sa.func.count().label("jobs")).where(_running).group_by(_whose)
 
 COUNT_RUNNING = sa.select(sa.func.count()).select_from(jobs).where(_running, jobs.c.model == sa.bindparam("lane"))
 # SQLite's writers take turns anyway. Held until the transaction ends.
 TAKE_TURN = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("lane", type_=sa.Text), 0)))
+# Another seed, so that no lane's lock is this one. It is taken after a lane's.
+TAKE_TURN_OF_TENANTS = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("tenants", 1)))
 
 _held = (_given, _still_running, jobs.c.token == sa.bindparam("held_token"))
 RENEW = (

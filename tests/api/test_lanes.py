@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from ktqueue.controls.watched import FRESH_S
 from ktqueue.instance import Instance
 from ktqueue.job import JsonObject
 from ktqueue.presence.base import Slot, Worker
 from ktqueue.room import Room
+from ktqueue.watched import FRESH_S
 from tests.api.wiring import Api, json_of, problem_of
 
 LANES = "/api/v1/lanes"

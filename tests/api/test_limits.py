@@ -216,6 +216,7 @@ def test_what_a_tenant_has_is_told_beside_its_limits(limited: Limited) -> None:
         "unfinished_jobs": 3,
         "queued_bytes": 2 * SIZE,
         "stored_bytes": 3 * SIZE,
+        "running_jobs": 1,
     }
 
 
@@ -246,8 +247,10 @@ def test_tenants_are_set_and_seen(limited: Limited) -> None:
         "unfinished_jobs": 4,
         "queued_bytes": 5,
         "stored_bytes": 6,
+        "running_jobs": 7,
     }
-    nothing = {"used": {"queued_jobs": 0, "unfinished_jobs": 0, "queued_bytes": 0, "stored_bytes": 0}}
+    counts = ("queued_jobs", "unfinished_jobs", "queued_bytes", "stored_bytes", "running_jobs")
+    nothing = {"used": dict.fromkeys(counts, 0)}
     told = {"id": "b", "object": "tenant"} | wanted | nothing
     assert json_of(limited.ask("PUT", f"{TENANTS}/b", limited.admin, wanted), 200) == told
     assert json_of(limited.ask("GET", f"{TENANTS}/b", limited.admin), 200) == told

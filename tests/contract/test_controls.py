@@ -11,8 +11,9 @@ from ktqueue.control import UNCONTROLLED, LaneControl, LaneMode
 from ktqueue.controls.base import Controls
 from ktqueue.controls.memory import MemoryControls
 from ktqueue.controls.sql import SqlControls
-from ktqueue.controls.watched import FRESH_S, WatchedControls
+from ktqueue.controls.watched import WatchedControls
 from ktqueue.errors import StoreUnavailable
+from ktqueue.watched import FRESH_S
 from tests.contract.conftest import URLS
 from tests.support.scene import Clock, Outage, around
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from ktqueue.fair import LOOK, TENANTS_ASKED
+from ktqueue.fair import LOOK, TENANTS_ASKED, Ahead
 from ktqueue.lanes.base import Lanes
 from ktqueue.lanes.memory import MemoryLanes
 from ktqueue.lanes.redis import RedisLanes
@@ -56,11 +57,17 @@ def client(redis_url: str) -> Iterator[Client]:
         yield opened
 
 
+@pytest.fixture
+def rung() -> list[str]:
+    """The models whose bell was sent."""
+    return []
+
+
 @pytest.fixture(params=["memory", "redis"])
-def lanes(request: pytest.FixtureRequest) -> Lanes:
+def lanes(request: pytest.FixtureRequest, rung: list[str]) -> Lanes:
     if request.param == "memory":
-        return memory_lanes()
-    return RedisLanes(request.getfixturevalue("client"), lambda _: None)
+        return MemoryLanes(rung.append, now)
+    return RedisLanes(request.getfixturevalue("client"), rung.append)
 
 
 # --- any history -----------------------------------------------------------------------------------------------
@@ -76,6 +83,7 @@ class BothLanes(RuleBasedStateMachine):
         self.client.flushall()
         self.redis = RedisLanes(self.client, lambda _: None)
         self.memory = memory_lanes()
+        self.entries: dict[str, Entry] = {}
 
     def both(self, call: Callable[[Lanes], Answer]) -> Answer:
         answer = call(self.memory)
@@ -92,11 +100,21 @@ class BothLanes(RuleBasedStateMachine):
     )
     def add(self, numbers: list[int], tenant: str, **given: Any) -> None:
         entries = [entry(number, tenant, **given) for number in numbers]
+        self.entries |= {each.id: each for each in entries}
         self.both(lambda lanes: lanes.add(entries))
 
-    @rule(limit=st.integers(0, 6))
-    def pull(self, limit: int) -> None:
-        self.both(lambda lanes: lanes.pull("m", limit))
+    @rule(limit=st.integers(0, 6), left=st.just({}) | st.dictionaries(TENANTS, st.integers(0, 3)))
+    def pull(self, limit: int, left: dict[str, int]) -> None:
+        pulled = Counter(
+            self.entries[job_id].tenant for job_id in self.both(lambda lanes: lanes.pull("m", limit, left))
+        )
+        assert all(pulled[tenant] <= most for tenant, most in left.items())
+
+    @rule(limit=st.integers(1, 6), back=st.integers(0, 6))
+    def put_back(self, limit: int, back: int) -> None:
+        ids = self.both(lambda lanes: lanes.pull("m", limit))
+        entries = [self.entries[job_id] for job_id in ids[:back]]
+        self.both(lambda lanes: lanes.put_back(entries))
 
     @rule(number=NUMBERS)
     def remove(self, number: int) -> None:
@@ -203,6 +221,79 @@ def test_an_aged_class_has_its_turns(lanes: Lanes) -> None:
 
     ids = [job_id for _ in range(8) for job_id in lanes.pull("m", 5)]
     assert sum(job_id < entry(1_000).id for job_id in ids) == 40 // AGED_EVERY
+
+
+def test_who_may_not_run_more_is_passed_over_and_owed_nothing_for_it(lanes: Lanes) -> None:
+    lanes.add([entry(n, "ab"[n % 2]) for n in range(200)])
+    for _ in range(30):
+        lanes.pull("m", 1, {"a": 0})
+    ids = [job_id for _ in range(10) for job_id in lanes.pull("m", 4)]
+
+    assert sum(int(job_id[4:]) % 2 == 0 for job_id in ids) == pytest.approx(20, abs=1)
+
+
+def test_of_whom_some_more_may_run_no_more_are_pulled_in_any_class(lanes: Lanes) -> None:
+    lanes.add([entry(n, "a", priority=n % 10) for n in range(20)])
+    lanes.add([entry(100 + n, "b", priority=0) for n in range(3)])
+
+    ids = lanes.pull("m", 10, {"a": 2, "c": 0})
+    assert sum(job_id < entry(100).id for job_id in ids) == 2
+    assert len(ids) == 5
+    assert lanes.pull("m", 10, {"a": 0}) == []
+    assert len(lanes.pull("m", 100)) == 18
+
+
+def test_many_who_may_not_run_more_hide_nobody(lanes: Lanes) -> None:
+    lanes.add([entry(n, f"t{n}") for n in range(100)])
+    lanes.add([entry(1_000, "z")])
+
+    assert lanes.pull("m", 1, {f"t{n}": 0 for n in range(100)}) == [entry(1_000).id]
+
+
+def test_an_aged_class_of_those_who_may_not_run_more_costs_no_turn(lanes: Lanes) -> None:
+    lanes.add([entry(n, priority=0, age_ms=HOUR) for n in range(10)])
+    lanes.add([entry(100 + n, "b", priority=9) for n in range(40)])
+
+    assert lanes.pull("m", 40, {"a": 0}) == [entry(100 + n).id for n in range(40)]
+
+
+def test_what_is_pulled_and_put_back_was_not_paid_for(lanes: Lanes) -> None:
+    lanes.add([entry(n, "ab"[n % 2], cost=10) for n in range(100)])
+    for _ in range(10):
+        first = lanes.pull("m", 1, {"b": 0})
+        lanes.put_back([entry(int(job_id[4:]), cost=10) for job_id in first])
+
+    assert sum(int(job_id[4:]) % 2 for job_id in lanes.pull("m", 20)) == 10
+
+
+@pytest.mark.parametrize("jobs", [20, 2_000])
+def test_who_was_passed_over_is_ahead_of_nobody_else(lanes: Lanes, jobs: int) -> None:
+    lanes.add([entry(n) for n in range(jobs)])
+    lanes.add([entry(10_000 + n, "b", priority=priority) for n, priority in enumerate((5, 5, 4))])
+    lanes.pull("m", 1, {"a": 0})
+
+    ahead, last = (lanes.ahead("m", entry(number).id) for number in (10_001, 10_002))
+    assert (ahead, last) == (Ahead(0, 0), Ahead(1, 1))
+    own = lanes.ahead("m", entry(0).id)
+    assert own is not None
+    assert own.jobs <= 1
+
+
+def test_lanes_that_passed_somebody_over_are_rung_once_more_may_run(lanes: Lanes, rung: list[str]) -> None:
+    entries = [entry(1), entry(2, "b"), replace(entry(3), model="n"), replace(entry(4, "b"), model="o")]
+    lanes.add(entries)
+    assert [lanes.pull(model, 5, {"a": 0}) for model in "mno"] == [[entry(2).id], [], [entry(4).id]]
+    for model in "mno":
+        lanes.answer(model)
+    rung.clear()
+    lanes.freed(["b", "c"])
+    assert rung == []
+    lanes.freed(["b", "a"])
+    assert sorted(rung) == ["m", "n"]
+    lanes.answer("m")
+    assert lanes.pull("m", 5) == [entry(1).id]
+    lanes.freed(["a"])
+    assert sorted(rung) == ["m", "n"]
 
 
 def test_a_lane_that_was_lost_begins_anew_with_all_equal(client: Client) -> None:

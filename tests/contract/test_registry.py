@@ -102,13 +102,14 @@ def test_use_is_noted(registry: Registry) -> None:
 
 def test_tenants_are_written_down_and_changed(registry: Registry) -> None:
     assert registry.tenant("a") is None
-    b = Tenant(
-        "b", weight=2.5, rates=Rates(1, 2), queued_jobs=3, unfinished_jobs=4, queued_bytes=10**13, stored_bytes=10**14
-    )
+    counts = {"queued_jobs": 3, "unfinished_jobs": 4, "queued_bytes": 10**13, "stored_bytes": 10**14, "running_jobs": 5}
+    b = Tenant("b", weight=2.5, rates=Rates(1, 2), **counts)
     registry.put_tenant(b)
     registry.put_tenant(Tenant("a"))
     assert registry.tenants() == [Tenant("a"), b]
+    assert registry.running_limits() == {"b": 5}
     changed = Tenant("b", weight=0.5)
     registry.put_tenant(changed)
     assert registry.tenant("b") == changed
     assert registry.tenants() == [Tenant("a"), changed]
+    assert registry.running_limits() == {}

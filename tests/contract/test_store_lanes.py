@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,73 @@ def test_claims_side_by_side_stay_within_one_quota(store: Store) -> None:
     claims = [partial(claim_within, store, jobs, 7, f"t{number}") for number, jobs in enumerate(groups)]
     claimed = sum(len(jobs) for jobs in in_parallel(*claims))
     assert claimed == store.running("echo") == 7
+
+
+def claim_of_tenants(store: Store, jobs: list[Job], token: str = "t", **tenants: int) -> list[Job]:
+    quota = Quota("echo", None, tenants)
+    return store.claim(ids_of(jobs), token=token, worker="w", lease_ms=HOUR, quota=quota)
+
+
+def test_what_runs_is_counted_by_tenant(store: Store) -> None:
+    running(store, 2, tenant="us")
+    running(store, 1, tenant="us", model="other")
+    running(store, 1, tenant="them")
+    added(store, 2, tenant="nobody")
+    assert store.tenants_running() == {"us": 3, "them": 1}
+
+
+@pytest.mark.parametrize(("most", "claimed"), [(0, 0), (2, 0), (3, 1), (4, 2), (10, 3)])
+def test_a_claim_stays_within_a_tenants_limit_in_all_lanes(store: Store, most: int, claimed: int) -> None:
+    running(store, 1, tenant="us")
+    running(store, 1, tenant="us", model="other")
+    (ended,) = running(store, 1, tenant="us")
+    store.finish([verdict(ended)])
+    ours, theirs = added(store, 3, tenant="us"), added(store, 2, tenant="them")
+    jobs = [ours[0], theirs[0], ours[1], theirs[1], ours[2]]
+    within = [job for job in jobs if job in [*theirs, *ours[:claimed]]]
+    assert ids_of(claim_of_tenants(store, [ended, *jobs], us=most, nobody=1)) == ids_of(within)
+
+
+def test_both_limits_hold(store: Store) -> None:
+    ours, theirs = added(store, 3, tenant="us"), added(store, 3, tenant="them")
+    quota = Quota("echo", 4, {"us": 2})
+    jobs = store.claim(ids_of([*ours, *theirs]), token="t", worker="w", lease_ms=HOUR, quota=quota)
+    assert ids_of(jobs) == ids_of([*ours[:2], *theirs[:1]])
+
+
+def test_a_job_that_ended_otherwise_makes_room_too(store: Store) -> None:
+    cancelled, lost, again = running(store, 3, tenant="us", lease_ms=0)
+    waiting = added(store, 4, tenant="us")
+    assert claim_of_tenants(store, waiting, us=3) == []
+    store.cancel(cancelled.id)
+    assert store.finish([verdict(lost, JobState.QUEUED, charged=False)], only_lapsed=True) == {lost.id}
+    store.finish([verdict(again, JobState.QUEUED, run_at=store.now() + HOUR)])
+    assert len(claim_of_tenants(store, waiting, us=3)) == 3
+
+
+def test_suspects_stay_within_a_tenants_limit(store: Store) -> None:
+    ours, theirs = running(store, 3, tenant="us"), running(store, 2, tenant="them")
+    suspected = [verdict(job, JobState.QUEUED, charged=False, company=8, crashes=8) for job in ours]
+    fewer = [verdict(job, JobState.QUEUED, charged=False, company=4, crashes=8) for job in theirs]
+    store.finish([*suspected, *fewer])
+    quota = Quota("echo", None, {"us": 2})
+    given: dict[str, Any] = {"worker": "w", "lease_ms": HOUR, "quota": quota}
+    assert store.has_suspects("echo", {"us": 2})
+    assert ids_of(store.claim_suspects("echo", 10, token="t", **given)) == ids_of(ours[:2])
+    assert store.has_suspects("echo", {"us": 2})
+    assert ids_of(store.claim_suspects("echo", 10, token="u", **given)) == ids_of(theirs)
+    assert not store.has_suspects("echo", {"us": 2})
+    assert store.has_suspects("echo")
+    assert store.claim_suspects("echo", 10, token="v", **given) == []
+
+
+def test_claims_side_by_side_stay_within_a_tenants_limit(store: Store) -> None:
+    groups = [
+        added(store, 5, tenant=tenant, model=model) for tenant in ("us", "them") for model in ("echo", "other", "more")
+    ]
+    claims = [partial(claim_of_tenants, store, jobs, f"t{n}", us=7, them=4) for n, jobs in enumerate(groups)]
+    in_parallel(*claims)
+    assert store.tenants_running() == {"us": 7, "them": 4}
 
 
 def test_what_is_queued_is_counted_and_cancelled(store: Store) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from ktqueue.job import Attempt, Fence, Job, JobError, JobState, Task, Usage, Verdict
-from ktqueue.store.base import IdempotencyKey, JobQuery, LaneCensus, Queued, Store
+from ktqueue.store.base import IdempotencyKey, JobQuery, LaneCensus, Queued, Quota, Store
 from ktqueue.store.sql import SqlStore
 from ktqueue.turns import Entry
 from tests.contract.conftest import memory_store
@@ -125,13 +125,21 @@ class Stores(RuleBasedStateMachine):
         ids = [f"job_{number}" for number in numbers]
         self.both(lambda store: store.claim(ids, token=token, worker="w", lease_ms=lease_ms))
 
+    @rule(numbers=GROUPS, token=TOKENS, lane=st.none() | st.integers(0, 3), most=st.integers(0, 3))
+    def claim_within(self, numbers: list[int], token: str, lane: int | None, most: int) -> None:
+        ids = [f"job_{number}" for number in numbers]
+        quota = Quota("a", lane, {"y": most})
+        claimed = self.both(lambda store: store.claim(ids, token=token, worker="w", lease_ms=HOUR, quota=quota))
+        running = self.both(lambda store: store.tenants_running())
+        assert running.get("y", 0) <= most or not any(each.tenant == "y" for each in claimed)
+
     @rule(token=TOKENS, lease_ms=LEASES)
     def claim_all(self, token: str, lease_ms: int) -> None:
         self.claim(list(range(JOBS + 1)), token, lease_ms)
 
-    @rule(limit=st.integers(1, 3), token=TOKENS, lease_ms=LEASES)
-    def claim_suspects(self, limit: int, token: str, lease_ms: int) -> None:
-        given = {"token": token, "worker": "w", "lease_ms": lease_ms}
+    @rule(limit=st.integers(1, 3), token=TOKENS, lease_ms=LEASES, tenants=st.sampled_from([{}, {"y": 1}]))
+    def claim_suspects(self, limit: int, token: str, lease_ms: int, tenants: dict[str, int]) -> None:
+        given = {"token": token, "worker": "w", "lease_ms": lease_ms, "quota": Quota("a", None, tenants)}
         self.both(lambda store: store.claim_suspects("a", limit, **given))  # type: ignore[arg-type]
 
     @rule(numbers=GROUPS, token=TOKENS, lease_ms=LEASES)
@@ -203,7 +211,7 @@ class Stores(RuleBasedStateMachine):
     def all_is_the_same(self) -> None:
         self.both(lambda store: store.census())
         self.both(lambda store: store.tenant_census())
-        self.both(lambda store: store.has_suspects("a"))
+        self.both(lambda store: [store.has_suspects("a", tenants) for tenants in ({}, {"y": 1})])
         self.both(lambda store: sorted(store.holders(), key=lambda each: each.token))
         self.both(lambda store: [store.held(token) for token in ("red", "blue")])
         self.both(lambda store: [store.attempts(f"job_{number}") for number in range(JOBS + 1)])

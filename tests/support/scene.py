@@ -27,10 +27,12 @@ from ktqueue.rates.counted import in_memory
 from ktqueue.recovery import Recovery
 from ktqueue.registry.memory import MemoryRegistry
 from ktqueue.retention import Retention
+from ktqueue.running import RunningLimits
 from ktqueue.store.memory import MemoryStore
 from ktqueue.sweep import Sweep
 from ktqueue.tenant import Caller
 from ktqueue.turns import entry_of
+from ktqueue.watched import Watched
 
 Port = TypeVar("Port")
 Around = Callable[[str, Callable[[], Any]], Any]
@@ -157,6 +159,7 @@ class Scene:
             self.lanes,
             self.events,
             self.watched(),
+            RunningLimits(self.store, self.lanes, Watched(self.registry.running_limits, self.clock.monotonic)),
             lease_ms=LEASE_MS,
             jitter=lambda: jitter,
             clock=self.clock.monotonic,

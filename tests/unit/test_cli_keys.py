@@ -104,6 +104,7 @@ def test_tenants_are_set_and_listed(shell: Shell) -> None:
     assert "must be" in shell.run("tenants", "set", "A", exit_code=2)
     assert "0" in shell.run("tenants", "set", "a", "--weight", "0", exit_code=2)
     assert shell.json("tenants", "set", "a", "--stored-bytes", "9")[0]["stored_bytes"] == 9
+    assert shell.json("tenants", "set", "a", "--running-jobs", "3")[0]["running_jobs"] == 3
 
 
 def test_what_tenants_have_is_told(shell: Shell) -> None:
@@ -113,5 +114,6 @@ def test_what_tenants_have_is_told(shell: Shell) -> None:
         store.add([job, replace(job, id="job_2")])
         store.cancel("job_2")
     used = {"tenant": "a", "queued_jobs": 1, "unfinished_jobs": 1, "queued_bytes": 70, "stored_bytes": 140}
+    used |= {"running_jobs": 0}
     assert shell.json("tenants", "used") == [used]
     assert "140" in shell.run("tenants", "used")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ktqueue.control import LaneMode
-from ktqueue.controls.watched import FRESH_S
 from ktqueue.errors import LaneDraining, StoreUnavailable
 from ktqueue.job import JobState
 from ktqueue.operating import GROUP, LONGEST_PURGE_S, Purge
 from ktqueue.store.base import IdempotencyKey, Queued
+from ktqueue.watched import FRESH_S
 from tests.support.draining import job_of, runner, states, toy
 from tests.support.scene import MODEL, Scene, submission
 

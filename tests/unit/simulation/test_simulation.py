@@ -6,6 +6,7 @@ Whatever happened, once the faults are over the invariants hold; the numbers are
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from ktqueue.events.base import Event
 from ktqueue.job import Job, JobState
+from ktqueue.tenant import DEFAULT_TENANT, Caller
 from ktqueue.webhook import EventType, Webhook
 from tests.support.scene import submission
 from tests.unit.simulation.actor import Actor, Turn
@@ -58,6 +61,7 @@ class Service(RuleBasedStateMachine):
         delay_ms=st.sampled_from([*RARELY, 5_000]),
         key=st.sampled_from([*RARELY, "one", "other"]),
         webhook=st.sampled_from([None, None, WEBHOOK]),
+        tenant=st.sampled_from([DEFAULT_TENANT, DEFAULT_TENANT, "other"]),
         far=FAR,
         then=THEN,
     )
@@ -70,9 +74,13 @@ class Service(RuleBasedStateMachine):
     @initialize(
         jobs=st.lists(st.tuples(PARAMS, st.sampled_from([None, WEBHOOK])), min_size=3, max_size=6),
         frozen=st.sampled_from([None, "finish", "renew"]),
+        limits=st.dictionaries(st.sampled_from([DEFAULT_TENANT, "other"]), st.integers(1, 3)),
     )
-    def a_crowd_waits(self, jobs: list[tuple[dict[str, Any], Webhook | None]], frozen: str | None) -> None:
+    def a_crowd_waits(
+        self, jobs: list[tuple[dict[str, Any], Webhook | None]], frozen: str | None, limits: dict[str, int]
+    ) -> None:
         """And maybe a worker was frozen past its lease, and another has its jobs."""
+        self.world.limits = limits
         for params, webhook in jobs:
             self.submit(None, None, MANY, None, params=params, webhook=webhook)
         if frozen is not None:
@@ -88,14 +96,17 @@ class Service(RuleBasedStateMachine):
     @rule(what=st.sampled_from(["cancel", "cancel", "retry", "follow"]), pick=PICK, far=FAR, then=THEN)
     def client_asks(self, what: str, pick: int, far: int | str, then: Turn | None) -> None:
         jobs = self.world.jobs()
-        job_id = jobs[pick % len(jobs)].id
+        job_id, tenant = jobs[pick % len(jobs)].id, jobs[pick % len(jobs)].tenant
         if what == "follow":
             if len(self.world.followers) < 3:
-                self.world.follow(job_id)
+                self.world.follow(job_id, tenant)
             return
         intake = self.world.intake()
-        ask: Callable[[str], Job] = intake.cancel if what == "cancel" else intake.retry
-        client = self.world.act("client", lambda: ask(job_id))
+        asks: dict[str, Callable[[], Job]] = {
+            "cancel": lambda: intake.cancel(job_id, tenant),
+            "retry": lambda: intake.retry(job_id, Caller(tenant)),
+        }
+        client = self.world.act("client", asks[what])
         self.cancelled += [client] if what == "cancel" else []
         self.world.run(client, far, then)
 
@@ -157,7 +168,7 @@ class Service(RuleBasedStateMachine):
         for client, key in self.submitted:
             if isinstance(client.answer, Job):
                 assert client.answer.id in jobs, "1: accepted and not there"
-                keys.setdefault(key or client.answer.id, set()).add(client.answer.id)
+                keys.setdefault(f"{client.answer.tenant} {key or client.answer.id}", set()).add(client.answer.id)
         assert all(len(ids) == 1 for ids in keys.values()), "5"
         for client in self.cancelled:
             if isinstance(client.answer, Job) and client.answer.state is JobState.CANCELLED:
@@ -169,7 +180,7 @@ class Service(RuleBasedStateMachine):
             job = jobs[follower.job_id]
             ids = [event.id for event in follower.seen]
             told = [event.data["state"] for event in follower.seen if event.type == "state"]
-            again = self.world.act("follower", lambda job=job: list(self.world.following.follow(job.id)))  # type: ignore[misc]
+            again = self.world.act("follower", partial(self.follow_again, job))
             self.world.finish(again)
             assert isinstance(again.answer, list)
             assert ids == sorted(set(ids)), "6"
@@ -177,6 +188,9 @@ class Service(RuleBasedStateMachine):
             assert told[-1] == job.state
             if job.state is JobState.SUCCEEDED and job.result is not None:
                 assert text_of(follower.seen, job.claims) == job.result["text"], "6"
+
+    def follow_again(self, job: Job) -> list[Event | None]:
+        return list(self.world.following.follow(job.id, tenant=job.tenant))
 
 
 def check_end(job: Job) -> None:

@@ -32,6 +32,7 @@ from ktqueue.rates.counted import in_memory
 from ktqueue.recovery import Recovery
 from ktqueue.registry.memory import MemoryRegistry
 from ktqueue.retention import Retention
+from ktqueue.running import RunningLimits
 from ktqueue.store.base import IdempotencyKey
 from ktqueue.store.memory import MemoryStore
 from ktqueue.sweep import Sweep
@@ -62,15 +63,18 @@ class PatientEvents(MemoryEvents):
 class Follower:
     """A client that reads a job's events to the end, and comes back with the last id when it is cut off."""
 
-    def __init__(self, following: Following, job_id: str) -> None:
+    def __init__(self, following: Following, job_id: str, tenant: str) -> None:
         self._following = following
+        self._tenant = tenant
         self.job_id = job_id
         self.seen: list[Event] = []
 
     def __call__(self) -> None:
         while True:
             try:
-                for event in self._following.follow(self.job_id, self.seen[-1].id if self.seen else START):
+                for event in self._following.follow(
+                    self.job_id, self.seen[-1].id if self.seen else START, tenant=self._tenant
+                ):
                     self.seen += [event] if event is not None else []
             except StoreUnavailable:
                 continue
@@ -83,6 +87,7 @@ class World:
     def __init__(self) -> None:
         self.clock = Clock()
         self.bells: list[str] = []
+        self.limits: dict[str, int] = {}
         self.actors: list[Actor] = []
         self.followers: list[Follower] = []
         self.stops: dict[Actor, list[bool]] = {}
@@ -122,6 +127,7 @@ class World:
             self._lanes,
             self._events,
             self._controls,
+            RunningLimits(self._store, self._lanes, lambda: self.limits),
             lease_ms=LEASE_MS,
             jitter=lambda: 0.5,
             clock=self.clock.monotonic,
@@ -223,9 +229,9 @@ class World:
         """Every other worker is on another machine, where nobody sees it die."""
         return worker in self._dead and int(worker.split()[1]) % 2 == 0
 
-    def follow(self, job_id: str) -> Actor:
+    def follow(self, job_id: str, tenant: str) -> Actor:
         """A client streams a job's events."""
-        follower = Follower(self.following, job_id)
+        follower = Follower(self.following, job_id, tenant)
         self.followers.append(follower)
         return self.act("follower", follower)
 
@@ -278,6 +284,8 @@ class World:
         for job_id, job in self.true_store._jobs.items():
             if job is not before.get(job_id):
                 self._check(name, before.get(job_id), job)
+        running = self.true_store.tenants_running()
+        assert all(running.get(tenant, 0) <= most for tenant, most in self.limits.items()), "more run than may"
         return answer
 
     def _check(self, name: str, old: Job | None, new: Job) -> None:

@@ -1,0 +1,82 @@
+"""How many jobs of a tenant run at once: who has reached its limit is passed over, and rung for when one has ended.
+
+The store alone decides: what runs is counted in the transaction that claims. What a lane is told before a pull is the
+same count, a moment older, so that others are given in place of those who may not. A job too many, because another
+worker was quicker, goes back to its lane unpaid.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from ktqueue.errors import LanesUnavailable, Unavailable
+from ktqueue.job import Job, JobState
+from ktqueue.lanes.base import Lanes
+from ktqueue.store.base import Quota, Store
+from ktqueue.turns import entry_of
+
+logger = logging.getLogger(__name__)
+
+
+class RunningLimits:
+    """``limits()`` are those of the tenants that have one. Where nobody has, nothing more is asked of anyone."""
+
+    def __init__(self, store: Store, lanes: Lanes, limits: Callable[[], Mapping[str, int]]) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._limits = limits
+
+    def __call__(self) -> Mapping[str, int]:
+        """The limits as they are. Raises StoreUnavailable."""
+        return self._limits()
+
+    def quota(self, model: str, most: int | None) -> Quota | None:
+        """What a claim must stay within if so many of the lane may run. Raises StoreUnavailable."""
+        tenants = self._limits()
+        return Quota(model, most, tenants) if most is not None or tenants else None
+
+    def pull(self, model: str, limit: int) -> list[str]:
+        """Pull ids from a lane, passing over who may not run more. Raises LanesUnavailable, StoreUnavailable."""
+        while True:
+            left = self._left(limit)
+            ids = self._lanes.pull(model, limit, left)
+            # Who was passed over is noted by now, and is rung for at the next end. One before that shows here.
+            held = {tenant for tenant, more in left.items() if more <= 0}
+            if ids or not held or held <= {tenant for tenant, more in self._left(limit).items() if more <= 0}:
+                return ids
+
+    def _left(self, limit: int) -> dict[str, int]:
+        """How many more may run of each tenant of whom not ``limit`` may."""
+        limits = self._limits() if limit > 0 else {}
+        if not limits:
+            return {}
+        running = self._store.tenants_running()
+        left = {tenant: most - running.get(tenant, 0) for tenant, most in limits.items()}
+        return {tenant: more for tenant, more in left.items() if more < limit}
+
+    def put_back(self, ids: Sequence[str]) -> None:
+        """Bring those back to their lanes that were pulled and not claimed for want of room. Best effort."""
+        limits = self._limits()
+        if not (limits and ids):
+            return
+        now = self._store.now()
+        jobs = [job for job in self._store.jobs(ids) if job.tenant in limits and _can_run(job, now)]
+        try:
+            self._lanes.put_back([entry_of(job, now) for job in jobs])
+        except LanesUnavailable as error:
+            logger.debug("%d jobs that were pulled too many wait for the sweep: %s", len(jobs), error)
+
+    def freed(self, jobs: Collection[Job]) -> None:
+        """Tell that these jobs run no more. Best effort: the sweep rings, too."""
+        try:
+            tenants = {job.tenant for job in jobs} & self._limits().keys()
+            if tenants:
+                self._lanes.freed(tenants)
+        except Unavailable as error:
+            logger.debug("nobody is told that more jobs may run: %s", error)
+
+
+def _can_run(job: Job, now: int) -> bool:
+    in_time = job.deadline_at is None or job.deadline_at > now
+    return job.state is JobState.QUEUED and job.company is None and job.run_at is None and in_time
