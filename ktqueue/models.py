@@ -92,6 +92,8 @@ class ModelSpec(Patience):
     """Memory for a causal model's keys and values; left out: what is free on a GPU, a quarter of it on a CPU."""
     attention: Literal["auto", "gathered", "varlen", "triton"] = "auto"
     """What a causal model's attention is computed by; ``auto`` takes the quickest there is."""
+    draft_tokens: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Most tokens that an answer is guessed to go on with, and that are computed too; left out: 8 on a CPU, or 0."""
     compile: bool | None = None
     """Let torch compile a causal model's layers; left out: on a GPU, where it has the compiler that it takes."""
     context: Annotated[int, Field(ge=8)] | None = None
@@ -133,7 +135,7 @@ class ModelSpec(Patience):
             raise ValueError(
                 "source: must be package:import_name/path, path:folder-or-file.gguf or hub:owner/name@revision"
             )
-        foreign_entries = self.model_fields_set & {"cache_gb", "attention", "compile"}
+        foreign_entries = self.model_fields_set & {"cache_gb", "attention", "draft_tokens", "compile"}
         if foreign_entries and self.engine != "causal":
             raise ValueError(f"{min(foreign_entries)}: only engine 'causal' has it")
         if self.engine == "causal" and self.tokens_per_step <= self.max_batch:
@@ -157,6 +159,10 @@ class ModelSpec(Patience):
                 raise ValueError("devices: a model's stages are each on a GPU of their own")
             if 0 < len(gpus) < len(place):
                 raise ValueError("devices: a model's stages are all on GPUs, or all on the CPU")
+            if len(place) > 1 and self.draft_tokens:
+                raise ValueError(
+                    "draft_tokens: the stages of a model work ahead, when what to guess from is not known yet"
+                )
             if len(place) > 1 and self.trust_remote_code:
                 raise ValueError("devices: a model with code of its own can't be spread over several")
 

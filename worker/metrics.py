@@ -82,6 +82,10 @@ class LaneMetrics:
             "padding_tokens": counter(
                 "ktqueue_padding_tokens", "Tokens that were computed only to make rows of a batch equally long."
             ),
+            "draft_tokens": counter(
+                "ktqueue_draft_tokens", "Tokens that were guessed to come next, and computed along."
+            ),
+            "accepted_tokens": counter("ktqueue_accepted_tokens", "Those of them that were right."),
             "preemptions": counter(
                 "ktqueue_preemptions", "Times that a request lost its KV blocks and was computed again later."
             ),

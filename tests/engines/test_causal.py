@@ -120,6 +120,34 @@ def test_a_seed_gives_the_same_text_whoever_else_is_there(
     assert tokens(crowd, "b") != alone
 
 
+def test_drafts_change_no_token_whatever_is_asked_for(
+    causal: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Texts that go round, so that drafts come true; some with penalties, which have none."""
+    wishes: list[dict[str, Any]] = [
+        {},
+        {"temperature": 0.7, "seed": 3, "n": 3},
+        {"temperature": 1.4, "top_k": 5, "seed": 4, "min_tokens": 30},
+        {"logit_bias": {"5": 40.0}},
+        {"repetition_penalty": 1.3, "temperature": 0.8, "seed": 5},
+        {"frequency_penalty": 0.5},
+        {"logprobs": True, "top_logprobs": 2},
+    ]
+    asked = [generate(f"r{i}", "a fox a fox a fox " * 2, max_tokens=25, **wish) for i, wish in enumerate(wishes)]
+    plain = Run(causal_engine(causal, tokenizer, max_batch=12), *asked).end()
+    engine = causal_engine(causal, tokenizer, max_batch=12, drafts=6)
+    drafted = Run(engine, *asked).end()
+    for request in asked:
+        ours, theirs = drafted.result(request.id), plain.result(request.id)
+        for part in (ours, theirs):
+            part.pop("logprobs", None)
+        assert ours == theirs
+        assert drafted.finished[request.id].usage == plain.finished[request.id].usage
+    vitals = engine.vitals()
+    assert 0 < vitals.accepted_tokens <= vitals.draft_tokens
+    assert drafted.texts == plain.texts
+
+
 def test_cancelled_members_free_their_rows_and_the_others_do_not_notice(
     causal: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -222,6 +250,7 @@ ASKED = st.tuples(LETTERS, st.integers(1, 24), st.integers(0, 3), st.sampled_fro
     budget=st.integers(5, 40),
     block_size=st.sampled_from([2, 4, 16]),
     ahead=st.integers(0, 2),
+    drafts=st.sampled_from([0, 1, 5]),
 )
 def test_tokens_are_those_of_generate_whatever_happens(
     causal: PreTrainedModel,
@@ -232,9 +261,11 @@ def test_tokens_are_those_of_generate_whatever_happens(
     budget: int,
     block_size: int,
     ahead: int,
+    drafts: int,
 ) -> None:
-    """Arrivals, shared beginnings, chunks, too little memory, cancellation; steps that are launched ahead, or not."""
-    run = Run(causal_engine(causal, tokenizer, tokens=room, budget=budget, block_size=block_size, ahead=ahead))
+    """Arrivals, shared beginnings, chunks, too little memory, cancellation; launched ahead, drafted, or neither."""
+    size = {"tokens": room, "budget": budget, "block_size": block_size}
+    run = Run(causal_engine(causal, tokenizer, **size, ahead=ahead, drafts=0 if ahead else drafts))
     requests = [generate(f"r{i}", prompt, max_tokens=most) for i, (prompt, most, _, _) in enumerate(asked)]
     leaving: dict[int, str] = {}
     steps = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, zip_longest
 
 import torch
 from hypothesis import given
@@ -12,12 +13,12 @@ from worker.engines.causal.attention.base import Layout, Pages
 from worker.engines.causal.attention.gathered import Gathered
 from worker.engines.causal.attention.reference import Reference
 
-BLOCK, WIDTH, SEQUENCES = 4, 24, 6
+BLOCK, WIDTH, SEQUENCES = 4, 84, 6
 LAYERS = 2
 
 
 class Story:
-    """Sequences that grow by a token in each forward they are in, each with pages of its own."""
+    """Sequences that grow by a token in each forward they are in, or by some more, each with pages of its own."""
 
     def __init__(self, keep_tokens: int, window: int | None) -> None:
         self._random = torch.Generator().manual_seed(7)
@@ -36,36 +37,45 @@ class Story:
     def _cells(owner: int, length: int) -> torch.Tensor:
         return 4 + owner * WIDTH * BLOCK + torch.arange(length)
 
-    def forward(self, owners: Sequence[int], *, layers: int = LAYERS) -> None:
-        """These decode; each layer's answer is held against the definition."""
-        lengths = [self._lengths[owner] + 1 for owner in owners]
+    def forward(
+        self, owners: Sequence[int], *, layers: int = LAYERS, drafts: Sequence[int] = (), right: int = 0
+    ) -> None:
+        """These decode; each layer's answer is held against the definition.
+
+        They have so many ``drafts``, as far as those go, of which up to ``right`` come true.
+        """
+        news = [1 + draft for draft, _ in zip_longest(drafts[: len(owners)], owners, fillvalue=0)]
+        lengths = [self._lengths[owner] + new for owner, new in zip(owners, news, strict=True)]
+        starts = [0, *accumulate(news)]
+        each = list(zip(owners, lengths, news, strict=True))
         layout = Layout(
             decodes=len(owners),
-            starts=torch.arange(len(owners) + 1, dtype=torch.int32),
+            starts=torch.tensor(starts, dtype=torch.int32),
             lengths=torch.tensor(lengths, dtype=torch.int32),
             tables=torch.stack([1 + owner * WIDTH + torch.arange(WIDTH, dtype=torch.int32) for owner in owners]),
-            cells=torch.stack([self._cells(*each)[-1] for each in zip(owners, lengths, strict=True)]),
-            row_starts=range(len(owners) + 1),
+            cells=torch.cat([self._cells(owner, length)[-new:] for owner, length, new in each]),
+            row_starts=starts,
             row_lengths=lengths,
             owners=list(owners),
         )
         for attention in (self._kept, self._plain):
             attention.begin(layout, BLOCK)
         for pages, window in list(zip(self._pages, self._windows, strict=True))[:layers]:
-            query, key, value = (torch.randn(len(owners), heads, 8, generator=self._random) for heads in (4, 2, 2))
+            query, key, value = (torch.randn(starts[-1], heads, 8, generator=self._random) for heads in (4, 2, 2))
             expected, answer = (
                 each.attend(query, key, value, pages, scale=0.3, window=window, softcap=None)
                 for each in (self._plain, self._kept)
             )
             assert torch.allclose(answer, expected, atol=1e-5)
         if layers == LAYERS:
-            self._lengths |= dict(zip(owners, lengths, strict=True))
+            self._lengths |= {owner: length - max(0, new - 1 - right) for owner, length, new in each}
 
 
 steps = st.tuples(
     st.lists(st.sampled_from(range(SEQUENCES)), min_size=1, max_size=4, unique=True),
     st.integers(1, 12),
     st.booleans(),
+    st.lists(st.integers(0, 4), max_size=4),
 )
 
 
@@ -73,14 +83,17 @@ steps = st.tuples(
     story=st.lists(steps, min_size=1, max_size=5),
     keep_tokens=st.sampled_from([0, 200, 10_000]),
     window=st.none() | st.sampled_from([5, 20, 90]),
+    right=st.integers(0, 4),
 )
-def test_whoever_comes_and_goes(story: list[tuple[list[int], int, bool]], keep_tokens: int, window: int | None) -> None:
+def test_whoever_comes_and_goes(
+    story: list[tuple[list[int], int, bool, list[int]]], keep_tokens: int, window: int | None, right: int
+) -> None:
     told = Story(keep_tokens, window)
-    for owners, forwards, broken in story:
+    for owners, forwards, broken, drafts in story:
         if broken:
-            told.forward(owners, layers=1)
-        for _ in range(forwards):
-            told.forward(owners)
+            told.forward(owners, layers=1, drafts=drafts)
+        for forward in range(forwards):
+            told.forward(owners, drafts=drafts[forward % 3 :] if forward % 4 else (), right=right)
 
 
 def test_rows_that_outgrow_their_room() -> None:

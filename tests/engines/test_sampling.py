@@ -27,6 +27,7 @@ from tests.support.sampling import (
     chances,
     draw,
     entry,
+    last,
     logits,
     sampler_of,
     surprise,
@@ -102,7 +103,7 @@ def test_draws_are_spread_by_the_exact_chances(name: str) -> None:
 def test_one_streams_draws_are_spread_by_the_exact_chances() -> None:
     row, wish = logits(1, seed=6), Sampling(temperature=1.0, seed=1)
     sampler = sampler_of(entry(0, wish))
-    tokens = [int(draw(sampler, row, [0]).tokens) for _ in range(3000)]
+    tokens = [int(draw(sampler, row, [0], drawn=drawn).tokens) for drawn in range(3000)]
     assert abs(surprise(tokens, chances(row[0], wish))) < 3.5
     # Nor does a draw say anything of the next.
     pairs = [first * VOCABULARY + second for first, second in zip(tokens[::2], tokens[1::2], strict=True)]
@@ -182,7 +183,7 @@ def test_more_work_than_needed_changes_nothing(wishes: list[Sampling]) -> None:
     sampler = sampler_of(*entries)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "_rows", lambda *_: None)
-        drawn = sampler.draw(rows, slots, ~GREEDY)
+        drawn = sampler.draw(rows, slots, last(len(rows)), ~GREEDY)
     assert drawn.tokens.tolist() == needed.tokens.tolist()
 
 
@@ -191,14 +192,14 @@ def test_a_seed_gives_the_same_text_in_any_company_and_after_a_new_start() -> No
     model = logits(VOCABULARY, seed=3)
     wish = replace(EVERYTHING, temperature=1.3)
 
-    def text(sampler: Sampler, slot: int, others: list[int], first: int, count: int) -> list[int]:
+    def text(sampler: Sampler, slot: int, others: list[int], first: int, count: int, *, drawn: int = 0) -> list[int]:
         tokens = [first]
         for step in range(count):
             slots = [slot, *others]
             random.Random(step).shuffle(slots)
-            last = torch.tensor([tokens[-1] if each == slot else step for each in slots])
-            drawn = draw(sampler, model[last], slots)
-            tokens.append(int(drawn.tokens[slots.index(slot)]))
+            before = torch.tensor([tokens[-1] if each == slot else step for each in slots])
+            next_ones = draw(sampler, model[before], slots, drawn=drawn + step).tokens
+            tokens.append(int(next_ones[slots.index(slot)]))
         return tokens[1:]
 
     alone = text(sampler_of(entry(0, wish, seed=9, answer=[])), 0, [], 1, 40)
@@ -212,7 +213,7 @@ def test_a_seed_gives_the_same_text_in_any_company_and_after_a_new_start() -> No
     text(sampler, 5, others, 1, 3)
     sampler.release([5])
     sampler.admit([entry(5, wish, seed=9, answer=alone[:15])])
-    assert text(sampler, 5, others[:4], alone[14], 25) == alone[15:]
+    assert text(sampler, 5, others[:4], alone[14], 25, drawn=15) == alone[15:]
 
 
 def test_a_slot_remembers_nothing_of_who_had_it_before() -> None:
@@ -264,7 +265,7 @@ def test_greedy_answers_grow_as_the_reference_has_it(wish: Sampling, seed: int) 
     for step in range(4):
         rows = logits(2, seed=100 * seed + step)
         expected = chances(rows[0], wish, PROMPT, answer).index(1.0)
-        answer.append(int(draw(sampler, rows, [0, 1]).tokens[0]))
+        answer.append(int(draw(sampler, rows, [0, 1], drawn=len(answer)).tokens[0]))
         assert answer[-1] == expected
 
 
@@ -273,16 +274,16 @@ def test_nothing_ends_an_answer_before_its_time() -> None:
     row[0, [2, 30, 17]] = torch.tensor([9.0, 8.0, 7.0])
     wish = Sampling(min_tokens=3, stop_token_ids=frozenset([17, 10**8]))
     sampler = sampler_of(entry(0, wish, answer=[]))
-    assert [int(draw(sampler, row, [0]).tokens) for _ in range(5)] == [0, 0, 0, 2, 2]
+    assert [int(draw(sampler, row, [0], drawn=drawn).tokens) for drawn in range(5)] == [0, 0, 0, 2, 2]
     free = sampler_of(entry(0, replace(wish, ignore_eos=True), answer=[]))
-    assert [int(draw(free, row, [0]).tokens) for _ in range(2)] == [2, 2]
+    assert [int(draw(free, row, [0], drawn=drawn).tokens) for drawn in range(2)] == [2, 2]
 
 
 def test_rows_that_fill_up_a_batch_wish_nothing() -> None:
     rows = logits(4)
     sampler = sampler_of(entry(0, EVERYTHING))
     alone = int(draw(sampler_of(entry(0, EVERYTHING)), rows[:1], [0]).tokens)
-    drawn = sampler.draw(rows, torch.tensor([0, 1, 1, 1]), sampler.features([0]))
+    drawn = sampler.draw(rows, torch.tensor([0, 1, 1, 1]), last(4), sampler.features([0]))
     assert drawn.tokens.tolist() == [alone, *rows[1:].argmax(-1).tolist()]
 
 

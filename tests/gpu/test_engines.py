@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from ktqueue.errors import ConfigurationError
 from ktqueue.models import ModelSpec
 from tests.support.engines import Run, assert_chances_of, causal_engine, embed, generate, greedy, loaded
 from tests.support.tiny_models import (
@@ -75,6 +76,13 @@ def test_auto_is_cuda_in_any_precision(tmp_path: Path, dtype: str) -> None:
         generate(str(i), text, max_tokens=9, temperature=1.0, top_p=0.9, seed=i) for i, text in enumerate(PROMPTS)
     ]
     assert len(Run(engine, *wishes).end().finished) == len(PROMPTS)
+
+
+def test_drafts_are_not_for_a_gpu(tmp_path: Path) -> None:
+    save_causal(tiny_llama(), tmp_path)
+    spec = ModelSpec(alias="m", engine="causal", source=f"path:{tmp_path}", draft_tokens=4, cache_gb=0.1)
+    with pytest.raises(ConfigurationError, match="draft_tokens: a GPU computes a step ahead"):
+        loaded(spec)
 
 
 def test_embeddings_are_those_of_the_cpu(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.support.sampling import chances, entry, logits, sampler_of, surprise
+from tests.support.sampling import ANSWER, chances, entry, last, logits, sampler_of, surprise
 from worker.engines.causal.cutoff import Limits, by_bisection, by_sorting, cutoff_for
 from worker.engines.causal.sampler import GREEDY, Drawn, Features, Sampler
 from worker.engines.causal.sampling import Sampling
@@ -44,7 +44,9 @@ def test_tokens_are_those_of_the_cpu(vocabulary: int, dtype: torch.dtype) -> Non
     for step in range(8):
         rows = logits(len(wishes), vocabulary=vocabulary, seed=step).to(dtype)
         rows[step % len(wishes), step] = torch.nan
-        expected, found = host.draw(rows, slots, features), device.draw(rows.cuda(), slots.cuda(), features)
+        places = last(len(wishes), len(ANSWER) + step)
+        expected = host.draw(rows, slots, places, features)
+        found = device.draw(rows.cuda(), slots.cuda(), places.cuda(), features)
         assert found.healthy.tolist() == expected.healthy.tolist()
         assert found.tokens.tolist() == expected.tokens.tolist()
         compare_chances(found, expected, [0, 3], step % len(wishes))
@@ -66,21 +68,23 @@ def test_a_captured_graph_draws_the_same(features: Features) -> None:
     wishes = WISHES if features else [Sampling()] * 3
     host, device = both(LARGE, wishes)
     rows, slots = torch.zeros(len(wishes), LARGE, device=CUDA), torch.arange(len(wishes), device=CUDA)
+    places = last(len(wishes)).cuda()
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        device.draw(rows, slots, features)
+        device.draw(rows, slots, places, features)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        drawn = device.draw(rows, slots, features)
+        drawn = device.draw(rows, slots, places, features)
     # What was tried counts, so that all begin anew.
     device.admit([entry(slot, wish, seed=slot) for slot, wish in enumerate(wishes)])
     for step in range(5):
         fresh = logits(len(wishes), vocabulary=LARGE, seed=step)
         rows.copy_(fresh)
+        places.copy_(last(len(wishes), len(ANSWER) + step))
         graph.replay()
-        expected = host.draw(fresh, slots.cpu(), host.features(range(len(wishes))))
+        expected = host.draw(fresh, slots.cpu(), places.cpu(), host.features(range(len(wishes))))
         assert drawn.tokens.tolist() == expected.tokens.tolist()
         assert bool(drawn.healthy.all())
 
@@ -88,12 +92,13 @@ def test_a_captured_graph_draws_the_same(features: Features) -> None:
 def test_nothing_waits_for_the_device() -> None:
     _, device = both(LARGE, WISHES)
     rows, slots = logits(len(WISHES), vocabulary=LARGE).cuda(), torch.arange(len(WISHES), device=CUDA)
-    device.draw(rows, slots, ~GREEDY)
+    places = last(len(WISHES)).cuda()
+    device.draw(rows, slots, places, ~GREEDY)
     torch.cuda.set_sync_debug_mode("error")
     try:
         device.admit([entry(slot, wish, seed=slot) for slot, wish in enumerate(WISHES)])
-        device.draw(rows, slots, ~GREEDY)
-        device.draw(rows, slots, GREEDY)
+        device.draw(rows, slots, places, ~GREEDY)
+        device.draw(rows, slots, places, GREEDY)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -103,8 +108,8 @@ def test_draws_are_spread_by_the_exact_chances() -> None:
     row, count = logits(1, seed=5), 3000
     sampler = sampler_of(*(entry(slot, wish, seed=slot) for slot in range(count)), device="cuda")
     slots = torch.arange(count, device=CUDA)
-    tokens = sampler.draw(row.expand(count, -1).cuda(), slots, sampler.features(range(count))).tokens
-    assert abs(surprise(tokens.tolist(), chances(row[0], wish))) < 3.5
+    drawn = sampler.draw(row.expand(count, -1).cuda(), slots, last(count).cuda(), sampler.features(range(count)))
+    assert abs(surprise(drawn.tokens.tolist(), chances(row[0], wish))) < 3.5
 
 
 @pytest.mark.parametrize("heat", [0.05, 1.0, 30.0])

@@ -135,6 +135,7 @@ def causal_engine(
     tokens: int = 4096,
     block_size: int = 4,
     ahead: int = 0,
+    drafts: int = 0,
 ) -> CausalEngine:
     """An engine of a model that is there already, with room for so many ``tokens`` of all requests together."""
     size = Size(1 - -tokens // block_size, block_size)
@@ -151,13 +152,14 @@ def causal_engine(
         context=prompts.context,
     )
     return CausalEngine(
-        Scheduler(Blocks(size.blocks, block_size), slots=max_batch, budget=budget),
+        Scheduler(Blocks(size.blocks, block_size), slots=max_batch, budget=budget, drafted=4 * drafts),
         OneDevice(StepWriter(slots=max_batch, block_size=block_size), stage),
         prompts,
         voice(model, tokenizer),
         room=Room(max_batch, size.tokens, block_size),
         vocabulary=vocabulary,
         ahead=ahead,
+        drafts=drafts,
     )
 
 

@@ -41,8 +41,16 @@ def sampler_of(*entries: Entry, vocabulary: int = VOCABULARY, device: str = "cpu
     return sampler
 
 
-def draw(sampler: Sampler, rows: torch.Tensor, slots: Sequence[int]) -> Drawn:
-    return sampler.draw(rows, torch.tensor(slots, device=rows.device), sampler.features(slots))
+def draw(sampler: Sampler, rows: torch.Tensor, slots: Sequence[int], *, drawn: int = len(ANSWER)) -> Drawn:
+    """The next tokens of answers that have so many, after `PROMPT`."""
+    return sampler.draw(
+        rows, torch.tensor(slots, device=rows.device), last(len(rows), drawn).to(rows.device), sampler.features(slots)
+    )
+
+
+def last(rows: int, drawn: int = len(ANSWER)) -> torch.Tensor:
+    """Where the last token is, (rows,), of a text that is `PROMPT` and so many tokens after it."""
+    return torch.full((rows,), len(PROMPT) + drawn - 1)
 
 
 def chances(

@@ -92,7 +92,7 @@ def test_what_is_given_back_and_what_leaves_at_its_deadline_is_told(scene: Scene
 
 
 def test_a_pulse_adds_what_is_new_and_shows_what_is(counted: Counted) -> None:
-    vitals = iter([Vitals(10, 4, 2, 1, 64, 8), Vitals(15, 9, 2, 3, 64, 0)])
+    vitals = iter([Vitals(10, 4, 2, 5, 4, 1, 64, 8), Vitals(15, 9, 2, 8, 6, 3, 64, 0)])
     uses = iter([[DeviceUse("cuda:0", 3, 8, 0.5)], []])
     clock = iter([0.0, 1.0, 3.0])
     taker = PulseTaker(
@@ -106,8 +106,8 @@ def test_a_pulse_adds_what_is_new_and_shows_what_is(counted: Counted) -> None:
 
     assert first == Pulse(10.0, 4.0, 0.0, 0.0, 64, 8, 77, 8, 3)
     assert second == Pulse(2.5, 2.5, 0.3, 4.5, 64, 0, 77, 0, 0)
-    names = ("prompt_tokens", "generated_tokens", "padding_tokens", "preemptions")
-    assert [counted.of(f"{name}_total") for name in names] == [15, 9, 2, 3]
+    names = ("prompt_tokens", "generated_tokens", "padding_tokens", "draft_tokens", "accepted_tokens", "preemptions")
+    assert [counted.of(f"{name}_total") for name in names] == [15, 9, 2, 8, 6, 3]
     assert counted.of("kv_blocks_used") == 0
     of_device = [
         counted.registry.get_sample_value(f"ktqueue_device_{name}", {"device": "cuda:0"})

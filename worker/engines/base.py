@@ -95,13 +95,16 @@ Output: TypeAlias = Delta | Progress | Finished | Failed | Declined
 class Vitals:
     """What an engine has done since it was made, and what of its cache is in use.
 
-    Tokens: of prompts, generated, and added to make rows equally long. ``preemptions`` counts requests that had to give
-    up their place in the cache. One with a cache has ``blocks``, of which some are ``blocks_used``.
+    Tokens: of prompts, generated, and added to make rows equally long; drafted, and accepted of those. ``preemptions``
+    counts requests that had to give up their place in the cache. One with a cache has ``blocks``, of which some are
+    ``blocks_used``.
     """
 
     prompt_tokens: int = 0
     generated_tokens: int = 0
     padding_tokens: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
     preemptions: int = 0
     blocks: int = 0
     blocks_used: int = 0

@@ -6,6 +6,7 @@ import logging
 
 from transformers import PreTrainedModel
 
+from ktqueue.errors import ConfigurationError
 from ktqueue.models import ModelSpec
 from ktqueue.room import Room
 from worker.engines.causal.blocks import Blocks
@@ -18,6 +19,11 @@ from worker.engines.causal.prompt import PromptReader
 from worker.engines.causal.scheduler import Scheduler
 from worker.engines.causal.step import StepWriter
 from worker.engines.causal.voice import Voice
+
+_DRAFTS = 8
+"""Tokens that are guessed of one sequence, and"""
+_DRAFTED = 32
+"""of all in a step: so few that the step is hardly longer."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +39,7 @@ def build(spec: ModelSpec, model: PreTrainedModel, prompts: PromptReader, voice:
     prompts.limit(size.tokens)
     stage = fitting.stage(size, prompts.context)
     stage.warm_up()
+    drafts = _drafts(spec, model)
     logger.info(
         "%s: %d blocks, %.1f GB of keys and values; %s, %d graphs",
         spec.alias,
@@ -42,7 +49,12 @@ def build(spec: ModelSpec, model: PreTrainedModel, prompts: PromptReader, voice:
         len(fitting.buckets),
     )
     return CausalEngine(
-        Scheduler(Blocks(size.blocks, size.block_size), slots=spec.max_batch, budget=spec.tokens_per_step),
+        Scheduler(
+            Blocks(size.blocks, size.block_size),
+            slots=spec.max_batch,
+            budget=spec.tokens_per_step,
+            drafted=_DRAFTED if drafts else 0,
+        ),
         OneDevice(StepWriter(slots=spec.max_batch, block_size=size.block_size), stage),
         prompts,
         voice,
@@ -50,4 +62,13 @@ def build(spec: ModelSpec, model: PreTrainedModel, prompts: PromptReader, voice:
         vocabulary=fitting.vocabulary,
         # A CPU has nothing to compute on while the host reads: it is the host.
         ahead=1 if model.device.type == "cuda" else 0,
+        drafts=drafts,
     )
+
+
+def _drafts(spec: ModelSpec, model: PreTrainedModel) -> int:
+    if model.device.type == "cpu":
+        return _DRAFTS if spec.draft_tokens is None else spec.draft_tokens
+    if spec.draft_tokens:
+        raise ConfigurationError("draft_tokens: a GPU computes a step ahead, when what to guess from is not known yet")
+    return 0

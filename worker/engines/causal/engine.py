@@ -11,12 +11,13 @@ from ktqueue.job import JobError
 from ktqueue.room import Room
 from worker.engines.base import Cut, Failed, Output, Request, Vitals
 from worker.engines.causal.answer import Answer, Chances
+from worker.engines.causal.drafts import Drafts
 from worker.engines.causal.executor import Executor
 from worker.engines.causal.flight import Flight, Landed
 from worker.engines.causal.prompt import PromptReader
-from worker.engines.causal.sampler import Entry
+from worker.engines.causal.sampler import Entry, Features, features_of
 from worker.engines.causal.sampling import Sampling, largest_token, sampling_of
-from worker.engines.causal.scheduler import Place, Plan, Scheduler, Sequence
+from worker.engines.causal.scheduler import Place, Plan, Row, Scheduler, Sequence
 from worker.engines.causal.uniform import stream_of
 from worker.engines.causal.voice import Voice
 from worker.engines.trouble import Refused, blame, is_fatal, not_finite
@@ -37,7 +38,8 @@ class CausalEngine:
     """Each step runs the scheduler's plan. So many as ``ahead`` are launched before the tokens of one are read.
 
     A device that computes while nobody waits for it is busy all the time; the price is that a sequence which ends by
-    what it draws is found out one token late, and that token is thrown away.
+    what it draws is found out one token late, and that token is thrown away. A device that is not ahead may have up to
+    ``drafts`` tokens of each sequence drafted, and those computed along that are likely.
 
     A step that fails takes nobody down that it need not: what its members are is their tokens, so they are computed
     again, fewer at a time, until the one that can't be run is alone.
@@ -53,6 +55,7 @@ class CausalEngine:
         room: Room,
         vocabulary: int,
         ahead: int,
+        drafts: int = 0,
         draw_seed: Callable[[], int] = lambda: random.getrandbits(63),
     ) -> None:
         self._scheduler = scheduler
@@ -62,6 +65,7 @@ class CausalEngine:
         self._room = room
         self._vocabulary = vocabulary
         self._ahead = ahead
+        self._drafts = drafts
         self._draw_seed = draw_seed
         self._members: dict[str, list[Member]] = {}
         self._answers: dict[str, Answer] = {}
@@ -69,6 +73,8 @@ class CausalEngine:
         self._ended: list[Output] = []
         self._read = 0
         self._drawn = 0
+        self._drafted = 0
+        self._accepted = 0
 
     def capacity(self) -> int:
         """How many more requests it would take now."""
@@ -84,6 +90,8 @@ class CausalEngine:
         return Vitals(
             prompt_tokens=self._read,
             generated_tokens=self._drawn,
+            draft_tokens=self._drafted,
+            accepted_tokens=self._accepted,
             preemptions=self._scheduler.preempted,
             blocks=blocks.count,
             blocks_used=blocks.count - blocks.available,
@@ -113,6 +121,7 @@ class CausalEngine:
                 limit=len(prompt) + most,
                 owner=request.tenant,
                 parent=members[0] if members else None,
+                drafts=self._drafts_for(sampling),
                 job_id=request.id,
                 choice=choice,
                 prompt=len(prompt),
@@ -150,6 +159,11 @@ class CausalEngine:
         if largest >= self._vocabulary:
             raise Refused(f"params: token {largest} is not one of the model's {self._vocabulary}")
 
+    def _drafts_for(self, sampling: Sampling) -> Drafts | None:
+        # Penalties count each token that is drawn, and would count those that were drawn after a wrong draft.
+        penalised = bool(features_of(sampling) & Features.PENALISED)
+        return Drafts(self._drafts) if self._drafts and not penalised else None
+
     def _advance(self) -> None:
         plan = self._scheduler.plan()
         if plan.rows:
@@ -160,18 +174,31 @@ class CausalEngine:
             self._tell(plan, flight.land())
 
     def _tell(self, plan: Plan, landed: Landed) -> None:
-        """Give each sequence the token that was drawn for it, unless it has ended meanwhile."""
+        """Give each sequence the tokens that were drawn for it, unless it has ended meanwhile."""
         sharing = len({row.sequence.job_id for row in plan.rows if isinstance(row.sequence, Member)})
-        for index, row in enumerate(row for row in plan.rows if row.draws):
-            member = row.sequence
-            assert isinstance(member, Member)
+        first = 0
+        for row in plan.rows:
+            if row.draws:
+                self._hear(row, landed, first, sharing)
+            first += row.draws_of
+
+    def _hear(self, row: Row, landed: Landed, first: int, sharing: int) -> None:
+        """What a row drew, from the ``first`` on: up to and with the token that is not what was drafted there."""
+        member = row.sequence
+        assert isinstance(member, Member)
+        self._drafted += len(row.draft)
+        for place in range(row.draws_of):
             if member.place is Place.GONE:
-                continue
-            token = landed.token(index)
+                return
+            token = landed.token(first + place)
             if token is None:
                 self._fail(member, not_finite())
-            else:
-                self._take(member, token, landed.chances(index), sharing)
+                return
+            self._take(member, token, landed.chances(first + place), sharing)
+            if place < len(row.draft):
+                if token != row.draft[place]:
+                    return
+                self._accepted += 1
 
     def _take(self, member: Member, token: int, chances: Chances | None, sharing: int) -> None:
         self._drawn += 1

@@ -1,8 +1,8 @@
 """The next tokens of many rows at once, on the device, and each row's as if it were alone.
 
-What a request wishes lies on the device, in its slot, and so does how many tokens it has drawn: a step needs nothing
-from the host but which slots its rows belong to. The order of things is that of transformers and vLLM: biases, tokens
-that may not be drawn yet, penalties, temperature, top_k, top_p, min_p.
+What a request wishes lies on the device, in its slot. A row is told by its slot and by where its last token is, so a
+token that was drawn after a wrong draft leaves nothing behind, but where penalties count it. The order of things is
+that of transformers and vLLM: biases, tokens that may not be drawn yet, penalties, temperature, top_k, top_p, min_p.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Sampler:
         self._features = np.zeros(self._slots, dtype=np.int64)
         self._wishes = torch.tensor([_numbers(Sampling())], dtype=torch.float64, device=device).repeat(self._slots, 1)
         self._seeds = torch.zeros(self._slots, dtype=torch.int64, device=device)
-        self._drawn = torch.zeros(self._slots, dtype=torch.int64, device=device)
+        self._prompts = torch.zeros(self._slots, dtype=torch.int64, device=device)
         # These are large, and most batches need neither.
         self._nudges: Nudges | None = None
         self._penalties: Penalties | None = None
@@ -93,9 +93,9 @@ class Sampler:
         """Give slots to entries, before they draw for the first time, or again."""
         if not entries:
             return
-        whole = [[entry.slot, entry.seed, len(entry.answer)] for entry in entries]
-        slots, seeds, drawn = upload(whole, torch.int64, self._device).unbind(-1)
-        self._seeds[slots], self._drawn[slots] = seeds, drawn
+        whole = [[entry.slot, entry.seed, len(entry.prompt)] for entry in entries]
+        slots, seeds, prompts = upload(whole, torch.int64, self._device).unbind(-1)
+        self._seeds[slots], self._prompts[slots] = seeds, prompts
         self._wishes[slots] = upload([_numbers(entry.sampling) for entry in entries], torch.float64, self._device)
         for entry in entries:
             self._features[entry.slot] = features_of(entry.sampling).value
@@ -111,40 +111,34 @@ class Sampler:
         return Features(int(np.bitwise_or.reduce(self._features[np.asarray(slots, dtype=np.int64)])))
 
     @torch.inference_mode()
-    def draw(self, logits: torch.Tensor, slots: torch.Tensor, features: Features) -> Drawn:
-        """A token for each row of (rows, vocabulary) logits of any precision, and count it in its slot, (rows,) int64.
+    def draw(self, logits: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor, features: Features) -> Drawn:
+        """A token for each row of (rows, vocabulary) logits of any precision, which are of tokens at ``positions``.
 
         Capturable on CUDA: it asks the device nothing. Does what ``features`` say, which is at least what the slots
-        need. ``slots`` are different ones, but for those that only fill up.
+        need. ``slots`` and ``positions`` are (rows,) int64. A slot with penalties has one row: what it draws counts.
         """
         best, tokens = logits.max(-1)
         # The largest of a row with a NaN is NaN.
         healthy = best.isfinite()
         if features & CHOOSING:
-            tokens, healthy = self._choose_where_needed(logits, slots, features, tokens, healthy)
+            rows = self._rows(slots, CHOOSING)
+            if rows is None:
+                tokens, good = self._choose(logits, slots, positions, features)
+                healthy = healthy & good
+            else:
+                tokens[rows], good = self._choose(logits[rows], slots[rows], positions[rows], features)
+                healthy[rows] &= good
         tokens = torch.where(healthy, tokens, 0)
-        self._drawn.index_add_(0, slots, torch.ones_like(slots))
         if self._penalties and features & Features.PENALISED:
             self._penalties.count(slots, tokens)
         return self._told(logits, slots, features, Drawn(tokens, healthy))
 
-    def _choose_where_needed(
-        self, logits: torch.Tensor, slots: torch.Tensor, features: Features, tokens: torch.Tensor, healthy: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = self._rows(slots, CHOOSING)
-        if rows is None:
-            chosen, good = self._choose(logits, slots, features)
-            return chosen, good & healthy
-        tokens[rows], good = self._choose(logits[rows], slots[rows], features)
-        healthy[rows] &= good
-        return tokens, healthy
-
     def _choose(
-        self, logits: torch.Tensor, slots: torch.Tensor, features: Features
+        self, logits: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor, features: Features
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens as the slots wish them, and whether rows are healthy."""
         temperature, top_k, top_p, min_p, repetition, presence, frequency = self._wishes[slots].unbind(-1)
-        drawn = self._drawn[slots]
+        drawn = positions + 1 - self._prompts[slots]
         scores = torch.full((len(slots), self._width), -torch.inf, device=self._device)
         scores[:, : self._vocabulary] = logits
         if self._nudges and features & Features.NUDGED:

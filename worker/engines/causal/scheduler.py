@@ -6,6 +6,9 @@ for a long prompt; what is left of the budget goes to prompts, oldest first, a p
 gives its own up and is computed again later; the oldest is never the youngest, so it always comes to its end, and then
 the next is the oldest: nobody waits for ever.
 
+Where tokens are drafted, a sequence that decodes has those computed along with its one, of what is left of the budget
+once all have theirs.
+
 Where a model is spread over several devices, each works on a step of its own. Then a step takes only a part of those
 that decode, whoever waited longest: what a sequence draws in one step it needs for its next.
 """
@@ -18,6 +21,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from worker.engines.causal.blocks import Blocks, Copy, Table
+from worker.engines.causal.drafts import Drafts
 
 
 class Place(Enum):
@@ -35,13 +39,14 @@ class Sequence:
     ``tokens`` are known. ``length`` counts them and those that a launched step draws; of these, ``computed`` are in
     the cache. ``limit`` is the length it may come to. ``slot`` is its place in the batch while it runs. ``turn`` is the
     number of the last step that it was in. ``parent`` has the same prompt. Only those of one ``owner`` share what they
-    have read.
+    have read. ``drafts`` guess how it goes on; None for one that has none.
     """
 
     tokens: list[int]
     limit: int
     owner: str = ""
     parent: Sequence | None = None
+    drafts: Drafts | None = None
     order: int = 0
     length: int = 0
     computed: int = 0
@@ -66,18 +71,27 @@ class Sequence:
 
 
 class Row(NamedTuple):
-    """The tokens of a sequence from ``start`` to before ``end``. It ``draws`` a next one if it has no more."""
+    """The tokens of a sequence from ``start`` to before ``end``. It ``draws`` a next one if it has no more.
+
+    The tokens of ``draft`` may come next: they are computed too, and a token is drawn after each.
+    """
 
     sequence: Sequence
     start: int
     end: int
     draws: bool
     decodes: bool
+    draft: tuple[int, ...] = ()
 
     @property
     def tokens(self) -> int:
-        """How many they are."""
-        return self.end - self.start
+        """How many are computed."""
+        return self.end - self.start + len(self.draft)
+
+    @property
+    def draws_of(self) -> int:
+        """How many are drawn."""
+        return 1 + len(self.draft) if self.draws else 0
 
 
 @dataclass(slots=True)
@@ -94,10 +108,11 @@ class Scheduler:
 
     Those that decode take turns in so many ``parts``: one that was in a step is in none of the next ``parts - 1``, as
     long as there are others. The budget must be larger than the slots, for a prompt to advance while all the others
-    decode.
+    decode. Up to ``drafted`` tokens of a step are drafts; for those, the tokens of a step must be known before the
+    next is planned.
     """
 
-    def __init__(self, blocks: Blocks, *, slots: int, budget: int, parts: int = 1) -> None:
+    def __init__(self, blocks: Blocks, *, slots: int, budget: int, parts: int = 1, drafted: int = 0) -> None:
         if budget <= slots:
             raise ValueError("the budget of a step must be larger than its slots")
         self._blocks = blocks
@@ -108,6 +123,7 @@ class Scheduler:
         self._most = slots
         self._arrivals = 0
         self._parts = parts
+        self._drafted = drafted
         self._turn = 0
         self.preempted = 0
 
@@ -171,6 +187,8 @@ class Scheduler:
         if not rows:
             # What they need is on its way; the device that has to wait for it has nothing else to do.
             self._continue(due, rows)
+        if self._drafted:
+            self._draft(rows)
         for row, copies in rows.values():
             plan.rows.append(row)
             plan.copies += copies
@@ -182,6 +200,10 @@ class Scheduler:
     def know(self, sequence: Sequence, token: int) -> None:
         """A token that a launched step has drawn."""
         sequence.tokens.append(token)
+        if len(sequence.tokens) > sequence.length:
+            # A draft came true: what it was computed from is in the cache.
+            sequence.length += 1
+            sequence.computed += 1
 
     def _due(self, decoding: list[Sequence]) -> list[Sequence]:
         """Those of them whose turn it is, or comes next."""
@@ -215,6 +237,20 @@ class Scheduler:
                 return 0
         rows[sequence] = _row(sequence, count), copies
         return count
+
+    def _draft(self, rows: dict[Sequence, tuple[Row, list[Copy]]]) -> None:
+        """Let rows have their drafts, as far as there is room without taking anybody's."""
+        left = min(self._drafted, self._budget - sum(row.tokens for row, _ in rows.values()))
+        for sequence, (row, copies) in rows.items():
+            if not row.decodes or sequence.drafts is None or not left:
+                continue
+            draft = sequence.drafts.next(sequence.tokens)[: min(left, sequence.limit - sequence.length - 1)]
+            if not draft:
+                continue
+            more = self._blocks.reserve(sequence.table, row.end, row.end + len(draft))
+            if more is not None:
+                rows[sequence] = row._replace(draft=tuple(draft)), copies + more
+                left -= len(draft)
 
     def _admit(self, budget: int, rows: dict[Sequence, tuple[Row, list[Copy]]], plan: Plan) -> None:
         """Let in who waits, in order, while there are slots, and blocks for all they have so far and one token more."""

@@ -83,14 +83,14 @@ class Stage:
         packed = pack(step, self._tables, self._cache.size.block_size)
         if given is None:
             given, decodes = packed.ids, packed.layout.decodes
-            if decodes:
+            if not step.told:
                 given[:decodes] = self._last[packed.slots[:decodes]]
         out = self._forward(given, packed.positions, packed.layout, packed.keep)
         if self._sampler is None:
             return out
         if not len(packed.drawing):
             return Drawn(packed.drawing, packed.drawing.bool(), None, None)
-        return self._draw(self._sampler, out, packed.drawing, features)
+        return self._draw(self._sampler, out, packed.drawing, packed.positions[packed.keep], features)
 
     def _decode(  # noqa: PLR0917 - what it is called by has no keywords
         self,
@@ -114,7 +114,7 @@ class Stage:
             row_lengths=[width * self._cache.size.block_size] * rows,
         )
         out = self._forward(self._last[slots] if given is None else given, positions, layout, 0)
-        return out if self._sampler is None else self._draw(self._sampler, out, slots, features)
+        return out if self._sampler is None else self._draw(self._sampler, out, slots, positions, features)
 
     def _forward(
         self, given: torch.Tensor, positions: torch.Tensor, layout: Layout, keep: torch.Tensor | int
@@ -123,7 +123,9 @@ class Stage:
         with attending(self._cache), torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
             return self._part(given, positions, keep)
 
-    def _draw(self, sampler: Sampler, logits: torch.Tensor, slots: torch.Tensor, features: Features) -> Drawn:
-        drawn = sampler.draw(logits, slots, features)
+    def _draw(
+        self, sampler: Sampler, logits: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor, features: Features
+    ) -> Drawn:
+        drawn = sampler.draw(logits, slots, positions, features)
         self._last.index_copy_(0, slots, drawn.tokens)
         return drawn

@@ -12,17 +12,21 @@ from worker.engines.causal.blocks import Table
 from worker.engines.causal.scheduler import Plan, Row
 from worker.engines.causal.upload import Numbers
 
+UNTOLD = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """The rows of a plan, without padding; those that decode come first.
 
-    ``ids`` and ``positions``, (tokens,): what a row decodes was drawn, and lies on the device only, so its id is 0.
+    ``ids`` and ``positions``, (tokens,): what a row decodes may lie on the device only, where it was drawn: its id is
+    then `UNTOLD`.
     ``cells``, (tokens,): where each token's key and value go, block * block_size + place.
     ``starts``, (rows + 1,): where a row's tokens begin. ``lengths``, (rows,): its tokens in the cache after this step.
     ``slots``, (rows,): its place in the batch. ``owners``, (rows that decode,): a number that its sequence has and no
     other ever had.
     ``keep``, (draws,): which tokens are followed by one that is drawn, for ``drawing``, (draws,), the slots of those.
+    A row that has drafts draws after each of them.
     ``news``, (3, entries): what tables have changed, each a slot, a column and a block.
     ``copies``, (2, copies): sources and targets of blocks that are to be copied before all else.
     """
@@ -49,6 +53,11 @@ class Step:
         """Whether all rows do."""
         return len(self.owners) == len(self.slots)
 
+    @property
+    def told(self) -> bool:
+        """Whether all ids are here. If not, rows that decode have a token each, which is the last that was drawn."""
+        return not bool((self.ids == UNTOLD).any())
+
 
 class StepWriter:
     """Writes plans down as steps. It remembers what devices know of each slot's blocks."""
@@ -64,24 +73,25 @@ class StepWriter:
         reading = rows[len(decoding) :]
         starts = np.array([0, *(row.tokens for row in rows)]).cumsum()
         slots = _numbers(row.sequence.slot for row in rows)
-        draws = np.array([row.draws for row in rows], dtype=bool)
+        draws = _numbers(row.draws_of for row in rows)
+        places = [(row, place) for row in decoding for place in range(row.start, row.start + row.tokens)]
         return Step(
-            ids=_joined([0] * len(decoding), *(row.sequence.tokens[row.start : row.end] for row in reading)),
-            positions=_joined([row.start for row in decoding], *(np.arange(row.start, row.end) for row in reading)),
-            cells=_joined([self._cell(row) for row in decoding], *(self._cells(row) for row in reading)),
+            ids=_joined(_next_ids(decoding), *(row.sequence.tokens[row.start : row.end] for row in reading)),
+            positions=_joined([place for _, place in places], *(np.arange(row.start, row.end) for row in reading)),
+            cells=_joined([self._cell(*each) for each in places], *(self._cells(row) for row in reading)),
             starts=starts,
-            lengths=_numbers(row.end for row in rows),
+            lengths=_numbers(row.end + len(row.draft) for row in rows),
             slots=slots,
             owners=_numbers(row.sequence.order for row in decoding),
-            keep=starts[1:][draws] - 1,
-            drawing=slots[draws],
+            keep=np.repeat(starts[1:] - draws.cumsum(), draws) + np.arange(draws.sum()),
+            drawing=np.repeat(slots, draws),
             news=self._news(rows),
             copies=_numbers_of([(copy.source, copy.target) for copy in plan.copies], 2),
         )
 
-    def _cell(self, row: Row) -> int:
-        block, place = divmod(row.start, self._block_size)
-        return row.sequence.table.blocks[block] * self._block_size + place
+    def _cell(self, row: Row, place: int) -> int:
+        block, inside = divmod(place, self._block_size)
+        return row.sequence.table.blocks[block] * self._block_size + inside
 
     def _cells(self, row: Row) -> Numbers:
         places = np.arange(row.start, row.end)
@@ -100,6 +110,15 @@ class StepWriter:
             entries += [(slot, column, table.blocks[column]) for column in range(first, len(table.blocks))]
             self._known[slot] = table, table.version, list(table.blocks)
         return _numbers_of(entries, 3)
+
+
+def _next_ids(decoding: Sequence[Row]) -> list[int]:
+    ids: list[int] = []
+    for row in decoding:
+        tokens = row.sequence.tokens
+        ids.append(tokens[row.start] if row.start < len(tokens) else UNTOLD)
+        ids += row.draft
+    return ids
 
 
 def _numbers(values: Iterable[int]) -> Numbers:

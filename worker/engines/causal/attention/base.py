@@ -13,8 +13,9 @@ import torch
 class Layout:
     """Which tokens of one forward belong to which row, and where each row's keys and values lie.
 
-    Rows that decode come first, with one token each; then those that read. All tensors are on the device. Padding rows
-    of a captured graph have length 1 and table 0: block 0 is nobody's and may be overwritten at will.
+    Rows that decode come first, with one token each, or a few where tokens are drafted, on a CPU; then those that read.
+    All tensors are on the device. Padding rows of a captured graph have length 1 and table 0: block 0 is nobody's and
+    may be overwritten at will.
 
     ``starts``, (rows + 1,) int32: where a row's tokens begin among the forward's tokens.
     ``lengths``, (rows,) int32: a row's tokens in the cache, those of this forward included.

@@ -64,11 +64,12 @@ class Gathered:
         """As `Attention.attend`."""
         pages.write(self._layout.cells, key, value)
         groups = self._sides(key, value, pages, window)
-        if len(groups) == 1 and groups[0].group.count == len(query):
+        if len(groups) == 1 and groups[0].group.news.queries == slice(0, len(query)):
             return _decoded(query, groups[0], scale=scale, softcap=softcap)
         out = query.new_empty(*query.shape[:2], value.shape[2])
         for sides in groups:
-            out[sides.group.rows] = _decoded(query[sides.group.rows], sides, scale=scale, softcap=softcap)
+            queries = sides.group.news.queries
+            out[queries] = _decoded(query[queries], sides, scale=scale, softcap=softcap)
         self.read(query, key, value, pages, out, scale=scale, window=window, softcap=softcap)
         return out
 
@@ -129,8 +130,15 @@ class Gathered:
 
 
 def _decoded(query: torch.Tensor, sides: Sides, *, scale: float, softcap: float | None) -> torch.Tensor:
-    """What the rows of a group see: (count, heads, dim) to (count, heads, dim of value)."""
+    """What the rows of a group see: (rows * width, heads, dim) to (rows * width, heads, dim of value)."""
     keys, values = sides.keys.transpose(1, 2), sides.values.transpose(1, 2)
+    width, bias = sides.group.news.width, sides.group.news.bias
     # The heads that share a key head are its queries: keys and values need no repeating.
-    queries = torch.unflatten(query, 1, (keys.shape[1], -1))
-    return weigh(queries, keys, values, sides.group.bias, scale=scale, softcap=softcap).flatten(1, 2)
+    if width == 1:
+        queries = torch.unflatten(query, 1, (keys.shape[1], -1))
+        return weigh(queries, keys, values, bias, scale=scale, softcap=softcap).flatten(1, 2)
+    queries = query.view(len(keys), width, keys.shape[1], -1, query.shape[2]).transpose(1, 2)
+    sharing = queries.shape[3]
+    bias = bias.unsqueeze(3).expand(-1, -1, -1, sharing, -1).flatten(2, 3)
+    answer = weigh(queries.flatten(2, 3), keys, values, bias, scale=scale, softcap=softcap)
+    return torch.unflatten(answer, 2, (width, sharing)).transpose(1, 2).flatten(2, 3).flatten(0, 1)

@@ -31,8 +31,7 @@ class Mirror:
         """The layers of a forward with this layout follow; not all layers of a model need ask."""
         complete = self._next == self._depth if self._goes_on else self._next > 0
         self._depth = self._next
-        has_room = all(group.longest < group.capacity for group in self._groups)
-        self._goes_on = self._keeps and complete and has_room and _are_the_same(self._layout, layout)
+        self._goes_on = self._keeps and complete and _go_on(self._layout, layout) and self._has_room(layout)
         self._layout, self._block_size = layout, block_size
         self._begun = False
         self._next = 0
@@ -49,6 +48,9 @@ class Mirror:
             return [pair.add(group, key, value) for group, pair in pairs]
         return [pair.gather(group, pages) for group, pair in pairs]
 
+    def _has_room(self, layout: Layout) -> bool:
+        return all(layout.row_lengths[row] <= group.capacity for group in self._groups for row in group.rows)
+
     def _regroup(self, like: torch.Tensor) -> None:
         assert self._layout is not None
         if self._goes_on:
@@ -63,9 +65,16 @@ class Mirror:
         self._begun = True
 
 
-def _are_the_same(before: Layout | None, now: Layout) -> bool:
-    """Whether the rows that decode are those that decoded, each with one token more."""
+def _go_on(before: Layout | None, now: Layout) -> bool:
+    """Whether the rows that decode are those that decoded, and each has come on: from where it was then, at most.
+
+    After a draft that was wrong it goes on before that; after a step that failed it has not come on.
+    """
     if before is None or before.owners != now.owners:
         return False
-    lengths = zip(before.row_lengths[: before.decodes], now.row_lengths[: now.decodes], strict=True)
-    return all(later == earlier + 1 for earlier, later in lengths)
+    return all(_begin(before, row) < _begin(now, row) <= before.row_lengths[row] for row in range(now.decodes))
+
+
+def _begin(layout: Layout, row: int) -> int:
+    """The place of a row's first new token."""
+    return layout.row_lengths[row] - (layout.row_starts[row + 1] - layout.row_starts[row])

@@ -2,53 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from worker.engines.causal.attention.base import Layout, Pages
 from worker.engines.causal.attention.scores import as_bias
+from worker.engines.causal.upload import Numbers
 
 _ALIKE = 0.5
 """Rows are one group while the shortest sees at least this part of what the longest sees."""
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """``count`` rows that see up to ``longest`` tokens each and have room for ``capacity``.
+class News:
+    """What a forward brings of a group's rows, and what that sees of up to ``longest`` tokens of each.
 
-    ``rows`` of the forward; those that follow each other are a slice, so that nothing has to be picked out, or put back
-    in its place. ``cells``, (count * capacity,): where what they see lies in the pages. ``news``, (count,): which of
-    count * capacity is a row's newest. ``bias``, (count, 1, 1, longest): -inf for what a row does not see.
+    ``tokens`` of the forward are theirs, and ``places``, (tokens,), where of rows * capacity those are. ``queries``,
+    (rows * width,), are the same tokens, a row's last again and again until all rows have as many. Those that follow
+    each other are a slice, so that nothing has to be picked out, or put back in its place. ``bias``,
+    (rows, 1, width, longest): -inf for what they do not see.
     """
 
-    rows: torch.Tensor | slice
-    count: int
     longest: int
-    capacity: int
-    cells: torch.Tensor
-    news: torch.Tensor
+    tokens: torch.Tensor | slice
+    places: torch.Tensor
+    queries: torch.Tensor | slice
+    width: int
     bias: torch.Tensor
 
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """``rows`` with room for ``capacity`` tokens each.
+
+    ``cells``, (rows * capacity,): where what they see lies in the pages.
+    """
+
+    rows: Sequence[int]
+    capacity: int
+    cells: torch.Tensor
+    news: News
+
     def grown(self, layout: Layout, like: torch.Tensor) -> Group:
-        """The same rows with one more token each."""
-        lengths = layout.lengths[self.rows].long()
-        longest = self.longest + 1
-        return replace(self, longest=longest, news=self.news + 1, bias=_bias(lengths, longest, like))
+        """The same rows in a later forward."""
+        return replace(self, news=_news(layout, self.rows, self.capacity, window=None, like=like))
 
 
 def cut(layout: Layout, block_size: int, *, window: int | None, headroom: int, like: torch.Tensor) -> list[Group]:
     """All rows that decode. ``headroom``: how many tokens more than now there is room for, a row."""
-    lengths = layout.row_lengths[: layout.decodes]
-    seen = [seen_of(length, window) for length in lengths]
-    return [_group(layout, rows, block_size, window=window, headroom=headroom, like=like) for rows in _alike(seen)]
-
-
-def seen_of(length: int, window: int | None) -> int:
-    """How many of its tokens a row's newest sees."""
-    return length if window is None else min(length, window)
+    seen = [layout.row_lengths[row] - _first(layout, row, window) for row in range(layout.decodes)]
+    groups = []
+    for rows in _alike(seen):
+        capacity = max(seen[row] for row in rows) + headroom
+        firsts, lengths = _column(_first(layout, row, window) for row in rows), _lengths(layout, rows)
+        # A shorter row's last cell stands in where it has no more, and counts for nothing.
+        positions = torch.from_numpy(np.minimum(firsts + np.arange(capacity), lengths - 1)).to(like.device)
+        cells = cells_of(layout.tables[rows], positions, block_size).flatten()
+        groups.append(Group(rows, capacity, cells, _news(layout, rows, capacity, window=window, like=like)))
+    return groups
 
 
 def cells_of(tables: torch.Tensor, positions: torch.Tensor, block_size: int) -> torch.Tensor:
@@ -79,7 +94,7 @@ class Memory:
 
 
 class Sides(NamedTuple):
-    """A group's keys and values in one layer, (count, longest, kv_heads, dim) each."""
+    """A group's keys and values in one layer, (rows, longest, kv_heads, dim) each."""
 
     group: Group
     keys: torch.Tensor
@@ -100,8 +115,8 @@ class Pair:
 
     def add(self, group: Group, key: torch.Tensor, value: torch.Tensor) -> Sides:
         """Take what is new of what the group sees."""
-        keys = self._keys.add(key[group.rows], group.news)
-        values = self._values.add(value[group.rows], group.news)
+        keys = self._keys.add(key[group.news.tokens], group.news.places)
+        values = self._values.add(value[group.news.tokens], group.news.places)
         return Sides(group, _in_use(keys, group), _in_use(values, group))
 
 
@@ -112,32 +127,53 @@ def pairs_for(groups: Sequence[Group], pairs: list[Pair]) -> list[tuple[Group, P
 
 
 def _in_use(part: torch.Tensor, group: Group) -> torch.Tensor:
-    return torch.unflatten(part, 0, (group.count, group.capacity))[:, : group.longest]
+    return torch.unflatten(part, 0, (len(group.rows), group.capacity))[:, : group.news.longest]
 
 
-def _group(
-    layout: Layout, rows: list[int], block_size: int, *, window: int | None, headroom: int, like: torch.Tensor
-) -> Group:
-    chosen = slice(rows[0], rows[-1] + 1) if rows == list(range(rows[0], rows[-1] + 1)) else _index(rows, like)
-    longest = max(seen_of(layout.row_lengths[row], window) for row in rows)
-    capacity = longest + headroom
-    lengths = layout.lengths[chosen].long()
-    firsts = torch.zeros_like(lengths) if window is None else (lengths - window).clamp(min=0)
-    positions = firsts.unsqueeze(-1) + torch.arange(capacity, device=like.device)
-    # A shorter row's last cell stands in where it has no more, and counts for nothing.
-    cells = cells_of(layout.tables[chosen], positions.minimum(lengths.unsqueeze(-1) - 1), block_size)
-    news = torch.arange(len(rows), device=like.device) * capacity + lengths - firsts - 1
-    bias = _bias(lengths - firsts, longest, like)
-    return Group(chosen, len(rows), longest, capacity, cells.flatten(), news, bias)
+def _news(layout: Layout, rows: Sequence[int], capacity: int, *, window: int | None, like: torch.Tensor) -> News:
+    starts, counts = _column(layout.row_starts[row] for row in rows), _column(_count(layout, row) for row in rows)
+    firsts, lengths = _column(_first(layout, row, window) for row in rows), _lengths(layout, rows)
+    longest, width = int((lengths - firsts).max()), int(counts.max())
+    step = np.arange(width)
+    tokens = starts + np.minimum(step, counts - 1)
+    positions = lengths - starts + tokens - counts
+    places = np.arange(len(rows))[:, None] * capacity + positions - firsts
+    real = step < counts
+    keys = (firsts + np.arange(longest))[:, None]
+    unseen = keys > positions[..., None]
+    if window is not None:
+        unseen |= keys <= positions[..., None] - window
+    queries, own = (_picked(each, like.device) for each in (tokens.ravel(), tokens[real]))
+    where = torch.from_numpy(places[real]).to(like.device)
+    bias = as_bias(torch.from_numpy(unseen[:, None]).to(like.device), like)
+    return News(longest, own, where, queries, width, bias)
 
 
-def _index(rows: list[int], like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(rows, device=like.device)
+def _picked(tokens: Numbers, device: torch.device) -> torch.Tensor | slice:
+    first, last = int(tokens[0]), int(tokens[-1])
+    if np.array_equal(tokens, np.arange(first, last + 1)):
+        return slice(first, last + 1)
+    return torch.from_numpy(tokens).to(device)
 
 
-def _bias(seen: torch.Tensor, longest: int, like: torch.Tensor) -> torch.Tensor:
-    unseen = torch.arange(longest, device=like.device) >= seen.unsqueeze(-1)
-    return as_bias(unseen[:, None, None], like)
+def _first(layout: Layout, row: int, window: int | None) -> int:
+    """The first of its tokens that one of a row's new tokens sees."""
+    if window is None:
+        return 0
+    return max(0, layout.row_lengths[row] - _count(layout, row) + 1 - window)
+
+
+def _count(layout: Layout, row: int) -> int:
+    """How many of its tokens are new."""
+    return layout.row_starts[row + 1] - layout.row_starts[row]
+
+
+def _lengths(layout: Layout, rows: Sequence[int]) -> Numbers:
+    return _column(layout.row_lengths[row] for row in rows)
+
+
+def _column(numbers: Iterable[int]) -> Numbers:
+    return np.fromiter(numbers, dtype=np.int64)[:, None]
 
 
 def _alike(lengths: Sequence[int]) -> list[list[int]]:
