@@ -42,7 +42,7 @@ class Simulation:
     def __post_init__(self) -> None:
         """With lanes of its own."""
         self.lanes = MemoryLanes(lambda _: None, lambda: self.now)
-        self._foretelling = Foretelling(self.lanes, clock=lambda: self.now / 1000)
+        self._foretelling = Foretelling(self.lanes, limits=dict, clock=lambda: self.now / 1000)
 
     def submit(
         self,

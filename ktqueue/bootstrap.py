@@ -116,6 +116,7 @@ def bootstrap(settings: Settings) -> Services:
     outbox = points.around("outbox", SqlOutbox(settings.sql_url))
     registry = points.around("registry", SqlRegistry(settings.sql_url))
     quotas = Quotas(registry, store, in_redis(client))
+    limits = Watched(registry.running_limits)
     lanes = points.around("lanes", RedisLanes(client, bell))
     events = points.around("events", RedisEvents(client))
     controls = SqlControls(settings.sql_url)
@@ -132,7 +133,12 @@ def bootstrap(settings: Settings) -> Services:
         quotas=quotas,
         catalogue=catalogue,
         intake=Intake(
-            store, lanes, events, Admission(store, lanes, watched, bounds=bounds), Foretelling(lanes), quotas=quotas
+            store,
+            lanes,
+            events,
+            Admission(store, lanes, watched, bounds=bounds),
+            Foretelling(lanes, limits=limits),
+            quotas=quotas,
         ),
         operating=Operating(store, lanes, events, controls, presence),
         following=Following(store, events),
@@ -141,7 +147,7 @@ def bootstrap(settings: Settings) -> Services:
             lanes,
             events,
             watched,
-            RunningLimits(store, lanes, Watched(registry.running_limits)),
+            RunningLimits(store, lanes, limits),
             lease_ms=int(settings.lease_seconds * 1000),
         ),
         recovery=recovery,

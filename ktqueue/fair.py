@@ -23,10 +23,11 @@ TENANTS_ASKED = 50
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What runs before a job, if nothing else comes: so many jobs, and what they cost."""
+    """What runs before a job, if nothing else comes: so many jobs, and what they cost; ``own`` are its tenant's."""
 
     jobs: int
     cost: int
+    own: int = 0
 
 
 class FairQueue:
@@ -105,7 +106,7 @@ class FairQueue:
         jobs = cost = 0
         for turn in turns if own + earlier < LOOK else ():
             if (turn.priority, turn.tenant, turn.index) == (entry.priority, entry.tenant, own):
-                return Ahead(jobs, cost)
+                return Ahead(jobs, cost, own)
             if turn.entry is not None:
                 jobs, cost = jobs + 1, cost + turn.entry.cost
         return self._far_ahead(entry, own, held)
@@ -127,7 +128,7 @@ class FairQueue:
         for higher in self._classes[entry.priority + 1 :]:
             more = len(higher.due) - sum(len(higher.queues.get(tenant, ())) for tenant in held)
             jobs, cost = jobs + more, cost + higher.cost * (more / max(1, len(higher.due)))
-        return Ahead(jobs, int(cost))
+        return Ahead(jobs, int(cost), own)
 
     def _turns(self, limit: int, now: int, left: Mapping[str, int], guest: tuple[int, str] | None = None) -> Turns:
         return Turns(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from ktqueue.errors import LanesUnavailable, TooLate
+from ktqueue.errors import LanesUnavailable, TooLate, Unavailable
 from ktqueue.fair import Ahead
 from ktqueue.job import Job, JobState, Place
 from ktqueue.lanes.base import Lanes, LaneView
@@ -26,10 +26,20 @@ logger = logging.getLogger(__name__)
 
 
 class Foretelling:
-    """Asks the lanes. ``clock`` is in seconds."""
+    """Asks the lanes. ``limits()`` is how many jobs may run at once, of tenants who are bounded in that.
 
-    def __init__(self, lanes: Lanes, *, clock: Callable[[], float] = time.monotonic) -> None:
+    ``clock`` is in seconds.
+    """
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        *,
+        limits: Callable[[], Mapping[str, int]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._lanes = lanes
+        self._limits = limits
         self._clock = clock
         self._sample_at = clock()
 
@@ -40,9 +50,9 @@ class Foretelling:
         try:
             ahead = self._lanes.ahead(job.model, job.id)
             view = self._lanes.view(job.model)
-        except LanesUnavailable:
+            return Place() if ahead is None else Place(ahead.jobs, self._eta_s(job, ahead, view))
+        except Unavailable:
             return Place()
-        return Place() if ahead is None else Place(ahead.jobs, eta_s(ahead, view))
 
     def refuse_late(self, job: Job, now: int) -> None:
         """Raises TooLate if by what waits a job that is not in its lane yet would be late, or make others late.
@@ -59,13 +69,24 @@ class Foretelling:
             run_ms = (view.ms_each or 0.0) * job.cost
             for span in _spans(job.deadline_at - now):
                 ahead = self._lanes.ahead_of(replace(entry_of(job, now), rank=rank(now, now + span, run_ms)))
-                wait_s = eta_s(ahead, view)
+                wait_s = self._eta_s(job, ahead, view)
                 if wait_s is None:
                     return
                 starts_at = max(now + 1000 * wait_s / PART, job.run_at or now)
                 _check(job, starts_at + run_ms - now - span)
-        except LanesUnavailable as error:
+        except Unavailable as error:
             logger.debug("nobody can tell whether a job will be late: %s", error)
+
+    def _eta_s(self, job: Job, ahead: Ahead, view: LaneView) -> float | None:
+        """When its turn comes; a bounded tenant's not before those ahead could run, so many at once.
+
+        Raises StoreUnavailable.
+        """
+        turn_s, most = eta_s(ahead, view), self._limits().get(job.tenant)
+        if turn_s is None or most is None or view.ms_each is None:
+            return turn_s
+        run_s = view.ms_each * view.cost / max(1, view.depth) / 1000
+        return max(turn_s, ahead.own * run_s / most)
 
     def note(self, jobs: Sequence[Job]) -> None:
         """Foretell one of these jobs, which have just come, unless that was done a moment ago."""

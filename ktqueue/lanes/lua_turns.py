@@ -345,7 +345,7 @@ if own + earlier < limit then
   for _ = 1, limit do
     local class = choose()
     local theirs, index, theirs_id, more = give(class)
-    if class == priority and theirs == tenant and index == own then return {{jobs, cost}} end
+    if class == priority and theirs == tenant and index == own then return {{jobs, cost, own}} end
     jobs, cost = jobs + 1, cost + more
   end
 end
@@ -379,10 +379,10 @@ for class = priority + 1, {HIGHEST_PRIORITY} do
   local more, more_cost = free(class)
   jobs, cost = jobs + more, cost + more_cost
 end
-return {{jobs, math.floor(cost)}}
+return {{jobs, math.floor(cost), own}}
 """
 )
 """``model, id, '', '', ''`` of a job that waits; ``model, '', tenant, priority, rank`` of one that would come.
 
-The jobs and the cost ahead; false if the job does not wait.
+The jobs and the cost ahead, and how many jobs of its tenant's class; false if the job does not wait.
 """

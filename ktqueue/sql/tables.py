@@ -277,8 +277,8 @@ _partial(
     is_state(JobState.QUEUED) & jobs.c.company.is_not(None),
     *(jobs.c[name] for name in ("model", "company", "rank", "id")),
 )
-# The few that run, by lane and by tenant. Not by lease_until: a heartbeat would then rewrite the index.
-_partial("jobs_running", is_state(JobState.RUNNING), jobs.c.model, jobs.c.tenant)
+# The few that run, counted by lane and by tenant. Not by lease_until: a heartbeat would then rewrite the index.
+_partial("jobs_running", is_state(JobState.RUNNING), jobs.c.model, jobs.c.tenant, jobs.c.state)
 _partial("jobs_scheduled", is_state(JobState.QUEUED) & jobs.c.run_at.is_not(None), jobs.c.run_at)
 _partial("jobs_deadline", jobs.c.deadline_at.is_not(None) & jobs.c.finished_at.is_(None), jobs.c.deadline_at)
 # Lists, newest first. The model rides along: a list of one model's jobs then passes over the others in the index.

@@ -14,7 +14,7 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("tenants", sa.Column("running_jobs", sa.BigInteger()))
     op.drop_index("jobs_running", "jobs")
-    index_running("model", "tenant")
+    index_running("model", "tenant", "state")
 
 
 def index_running(*columns: str) -> None:

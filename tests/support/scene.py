@@ -143,6 +143,7 @@ class Scene:
         self.bounds = Bounds(lane=max_queued, jobs=max_queued_all, size=max_queued_bytes)
         self.admission = self.new_admission()
         self.registry = MemoryRegistry(self.clock.now)
+        self.limits = Watched(self.registry.running_limits, self.clock.monotonic)
         counters = in_memory()
         self.counters = around(lambda: counters, self.redis)
         self.quotas = Quotas(self.registry, self.store, self.counters, self.clock.monotonic)
@@ -151,7 +152,7 @@ class Scene:
             self.lanes,
             self.events,
             self.admission,
-            Foretelling(self.lanes, clock=self.clock.monotonic),
+            Foretelling(self.lanes, limits=self.limits, clock=self.clock.monotonic),
             quotas=self.quotas,
         )
         self.execution = Execution(
@@ -159,7 +160,7 @@ class Scene:
             self.lanes,
             self.events,
             self.watched(),
-            RunningLimits(self.store, self.lanes, Watched(self.registry.running_limits, self.clock.monotonic)),
+            RunningLimits(self.store, self.lanes, self.limits),
             lease_ms=LEASE_MS,
             jitter=lambda: jitter,
             clock=self.clock.monotonic,

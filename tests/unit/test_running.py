@@ -13,7 +13,7 @@ from ktqueue.sweep import CUT_MS
 from ktqueue.tenant import DEFAULT_TENANT, Tenant
 from ktqueue.watched import FRESH_S
 from tests.support.draining import runner, toy
-from tests.support.scene import LEASE_MS, MODEL, Scene
+from tests.support.scene import LEASE_MS, MODEL, Scene, ended
 
 OTHER = "other"
 
@@ -190,6 +190,21 @@ def test_suspects_of_who_has_reached_its_limit_keep_nobody_waiting(scene: Scene)
     limit(scene, 2)
     assert scene.execution.has_suspects(MODEL)
     assert len(scene.claim_suspects()) == 1
+
+
+def test_its_turn_is_not_foretold_before_those_ahead_could_run(scene: Scene) -> None:
+    for each in ("a", "b"):
+        scene.submit(tenant=each, params={"delay_ms": 1_000}, priority=9)
+    for _ in range(10):
+        scene.clock.sleep(1)
+        run = {"estimate": 10_000, "cost": 10_000, "run_ms": 10_000}
+        scene.true_lanes.count_finished(MODEL, ended(1, **run))
+    jobs = [scene.submit(tenant="ab"[n % 2], params={"delay_ms": 1_000}) for n in range(20)]
+    ours, theirs = (scene.intake.place(job).eta_s for job in jobs[-2:])
+    assert ours == pytest.approx(9, rel=0.1)
+    assert theirs == pytest.approx(2, rel=0.2)
+    limit(scene, 3)
+    assert scene.intake.place(jobs[-2]).eta_s == pytest.approx(3, rel=0.1)
 
 
 def test_where_nobody_has_a_limit_nothing_more_is_asked(scene: Scene) -> None:

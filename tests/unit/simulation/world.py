@@ -160,7 +160,7 @@ class World:
             self._lanes,
             self._events,
             admission,
-            Foretelling(self._lanes, clock=self.clock.monotonic),
+            Foretelling(self._lanes, limits=lambda: self.limits, clock=self.clock.monotonic),
             quotas=self._quotas,
             new_id=lambda: f"job_{next(self._numbers):032x}",
         )
