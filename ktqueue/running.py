@@ -8,6 +8,7 @@ worker was quicker, goes back to its lane unpaid.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ktqueue.errors import LanesUnavailable, Unavailable
@@ -26,6 +27,7 @@ class RunningLimits:
         self._store = store
         self._lanes = lanes
         self._limits = limits
+        self._yields: defaultdict[str, set[str]] = defaultdict(set)
 
     def __call__(self) -> Mapping[str, int]:
         """The limits as they are. Raises StoreUnavailable."""
@@ -38,6 +40,10 @@ class RunningLimits:
 
     def pull(self, model: str, limit: int) -> list[str]:
         """Pull ids from a lane, passing over who may not run more. Raises LanesUnavailable, StoreUnavailable."""
+        if yields := self._yields.pop(model, None):
+            # Rung like those others, and after them; or the lane that ended a job would always have the next.
+            self._lanes.ring(model)
+            return self._lanes.pull(model, limit, self._left(limit) | dict.fromkeys(yields, 0))
         while True:
             left = self._left(limit)
             ids = self._lanes.pull(model, limit, left)
@@ -68,11 +74,14 @@ class RunningLimits:
             logger.debug("%d jobs that were pulled too many wait for the sweep: %s", len(jobs), error)
 
     def freed(self, jobs: Collection[Job]) -> None:
-        """Tell that these jobs run no more. Best effort: the sweep rings, too."""
+        """Tell that these jobs run no more, and let other lanes go first. Best effort: the sweep rings, too."""
         try:
             tenants = {job.tenant for job in jobs} & self._limits().keys()
             if tenants:
-                self._lanes.freed(tenants)
+                held = self._lanes.freed(tenants)
+                for job in jobs:
+                    if job.tenant in tenants and held - {job.model}:
+                        self._yields[job.model].add(job.tenant)
         except Unavailable as error:
             logger.debug("nobody is told that more jobs may run: %s", error)
 

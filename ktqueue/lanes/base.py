@@ -120,8 +120,8 @@ class Lanes(Protocol):
     def put_back(self, entries: Sequence[Entry]) -> None:
         """Add ids that were pulled and did not run: their tenants get back what they paid for them."""
 
-    def freed(self, tenants: Collection[str]) -> None:
-        """Jobs of these tenants run no more: ring for the lanes whose last pull passed over one of them."""
+    def freed(self, tenants: Collection[str]) -> set[str]:
+        """Jobs of these tenants run no more: ring for the lanes whose last pull passed over one of them; which."""
 
     def remove(self, model: str, job_id: str) -> None:
         """Take one id out, if it is there."""

@@ -80,12 +80,13 @@ class MemoryLanes:
                 self._lane(entry.model).queue.correct(entry.tenant, entry.priority, -entry.cost)
         self.add(entries)
 
-    def freed(self, tenants: Collection[str]) -> None:
-        """Jobs of these tenants run no more: ring for the lanes whose last pull passed over one of them."""
+    def freed(self, tenants: Collection[str]) -> set[str]:
+        """Jobs of these tenants run no more: ring for the lanes whose last pull passed over one of them; which."""
         with self._lock:
-            held = [model for model, lane in self._lanes.items() if not set(tenants).isdisjoint(lane.queue.held)]
+            held = {model for model, lane in self._lanes.items() if not set(tenants).isdisjoint(lane.queue.held)}
         for model in held:
             self.ring(model)
+        return held
 
     def remove(self, model: str, job_id: str) -> None:
         """Take one id out, if it is there."""

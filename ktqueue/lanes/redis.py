@@ -106,15 +106,16 @@ class RedisLanes:
                 self._pay(args=[model, orjson.dumps(group)])
         self.add(entries)
 
-    def freed(self, tenants: Collection[str]) -> None:
-        """Jobs of these tenants run no more: ring for the lanes whose last pull passed over one of them."""
+    def freed(self, tenants: Collection[str]) -> set[str]:
+        """Jobs of these tenants run no more: ring for the lanes whose last pull passed over one of them; which."""
         if not tenants:
-            return
+            return set()
         with self._client.served():
-            held = cast("dict[str, str]", self._client.hgetall(lua_lane.HELD))
-        for model, names in held.items():
-            if not set(tenants).isdisjoint(orjson.loads(names)):
-                self.ring(model)
+            noted = cast("dict[str, str]", self._client.hgetall(lua_lane.HELD))
+        held = {model for model, names in noted.items() if not set(tenants).isdisjoint(orjson.loads(names))}
+        for model in held:
+            self.ring(model)
+        return held
 
     def remove(self, model: str, job_id: str) -> None:
         """Take one id out, if it is there."""

@@ -107,6 +107,36 @@ def test_however_a_job_ends_the_lanes_in_which_its_tenants_wait_are_rung(
         assert [each.id for each in claimed(scene)] == [waiting.id]
 
 
+def test_the_lane_that_ended_a_job_lets_another_have_the_next(scene: Scene) -> None:
+    for _ in range(3):
+        scene.submit(tenant="a")
+    [job] = claimed(scene)
+    other = scene.submit(tenant="a", model=OTHER)
+    assert claimed(scene, OTHER) == []
+    for model in (MODEL, OTHER):
+        scene.execution.answer(model)
+    scene.bells.clear()
+
+    succeed(scene, job)
+    assert claimed(scene) == []
+    assert set(scene.bells) == {MODEL, OTHER}
+    assert [each.id for each in claimed(scene, OTHER)] == [other.id]
+
+
+def test_it_has_the_next_itself_where_the_other_does_not_come(scene: Scene) -> None:
+    jobs = [scene.submit(tenant="a") for _ in range(2)]
+    [job] = claimed(scene)
+    scene.submit(tenant="a", model=OTHER)
+    assert claimed(scene, OTHER) == []
+    succeed(scene, job)
+    scene.bells.clear()
+
+    scene.execution.answer(MODEL)
+    assert claimed(scene) == []
+    assert scene.bells == [MODEL]
+    assert [each.id for each in claimed(scene)] == [jobs[1].id]
+
+
 def test_an_end_between_the_count_and_the_pull_is_seen(scene: Scene) -> None:
     scene.submit(tenant="a", model=OTHER)
     [job] = claimed(scene, OTHER)
