@@ -41,29 +41,38 @@ def main(arguments: Sequence[str], settings: Settings) -> None:
 
 
 def _serve(app: Celery, settings: Settings, arguments: Sequence[str]) -> None:
-    from worker import tasks  # noqa: PLC0415 - beat has no use for a database, and stays small
-
+    """Each imports what it needs, and stays small: an engine is nothing to a sender, nor a database to beat."""
     match arguments:
         case ["lane", model]:
+            from worker.drain import serve_lane  # noqa: PLC0415 - see above
+
             places = load_catalogue(settings.models)[model].places
-            tasks.serve_lane(app, settings, model, Places(places))
+            serve_lane(app, settings, model, Places(places))
             _work(app, f"lane-{model}", lane_queue(model), len(places))
         case ["light", *roster]:
-            tasks.serve_light(app, settings, (int(roster[0]), roster[1:]) if roster else None)
-            _work(app, "light", LIGHT, 1)
+            from worker.repair import serve_light  # noqa: PLC0415 - see above
+
+            serve_light(app, settings, (int(roster[0]), roster[1:]) if roster else None)
+            _work(app, "light", LIGHT, 1, pool="solo")
         case ["deliver"]:
-            tasks.serve_deliveries(app, settings)
+            from worker.deliver import serve_deliveries  # noqa: PLC0415 - see above
+
+            serve_deliveries(app, settings)
             _work(app, "deliver", DELIVERIES, 1)
         case _:
             sys.exit(USAGE)
 
 
-def _work(app: Celery, name: str, queue: str, slots: int) -> None:
-    """Be a Celery worker until told to stop. Its command line would do the same, and import a shell and much more."""
+def _work(app: Celery, name: str, queue: str, slots: int, *, pool: str = "worker.pool:Pool") -> None:
+    """Be a Celery worker until told to stop. Its command line would do the same, and import a shell and much more.
+
+    ``pool`` is where its tasks run: in children that it replaces, or ``solo``, in this very process.
+    """
     worker = app.Worker(
         hostname=f"{name}@{socket.gethostname()}",
         queues=[queue],
         concurrency=slots,
+        pool=pool,
         quiet=True,
         loglevel="WARNING",
         # Neighbours' heartbeats are not our business: the store's leases say who lives.

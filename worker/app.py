@@ -1,6 +1,6 @@
-"""The Celery side: one app a process, stock Celery, its children set up by signals.
+"""The Celery side: one app a process, stock Celery, set up by signals.
 
-A worker's parent only supervises: models are loaded, and connections opened, in its children.
+The parent of a worker with children only supervises: models are loaded, and connections opened, in its children.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ class StopFlag:
 def create_app(settings: Settings) -> Celery:
     """A Celery app without tasks, for whichever role asks."""
     app = celery_app(settings.redis_url, current=True)
-    app.conf.worker_pool = "worker.pool:Pool"
     app.conf.worker_proc_alive_timeout = LOAD_TIMEOUT_S
     setup_logging.connect(lambda **_: configure_logging(settings), weak=False)
     return app
@@ -78,10 +77,21 @@ def in_each_child(
     worker_shutting_down.connect(told_to_stop, weak=False)
 
 
-def _end_within(seconds: float) -> None:
-    """Let the kernel end this process, and its children with it: Celery waits for ever for a child that hangs.
+def in_this_process(prepare: Callable[[], object], settings: Settings) -> None:
+    """Run ``prepare`` in a worker without children before its first task. A task that runs is not told of a stop.
 
-    An alarm that nobody handles, as in `worker.watchdog`. Only the main thread may set it.
+    Whoever starts the process sees to it that it ends with its parent.
     """
+    worker_process_init.connect(lambda **_: prepare(), weak=False)
+    worker_shutting_down.connect(lambda **_: _end_within(settings.grace_seconds + AFTER_GRACE_S - LEFT_S), weak=False)
+
+
+def _end_within(seconds: float) -> None:
+    """Let the kernel end this process, and its children with it: Celery waits for ever for what hangs.
+
+    An alarm that nobody handles, as in `worker.watchdog`. Only the main thread may set it, and the first time counts.
+    """
+    if signal.getitimer(signal.ITIMER_REAL)[0]:
+        return
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)

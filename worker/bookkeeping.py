@@ -1,18 +1,21 @@
-"""Where the children of a worker count: each in a ledger of its own, which it closes if it ends in good order."""
+"""Where those who run a worker's tasks count: each in a ledger of its own, which it closes if it ends in good order."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from celery.signals import worker_process_init, worker_process_shutdown
+from celery.signals import worker_process_init, worker_process_shutdown, worker_shutdown
 from prometheus_client import values
 
 from ktqueue.ledgers import FOLDER, Ledger, Role, take
 
 
 def keep_books(role: Role) -> None:
-    """From the start of each child on, before it prepares itself. Where nobody reads them, numbers stay in memory."""
+    """From the start of each child on, or of a worker that has none, before it prepares itself.
+
+    Where nobody reads them, numbers stay in memory.
+    """
     ledgers: list[Ledger] = []
 
     def started(**_: object) -> None:
@@ -29,3 +32,5 @@ def keep_books(role: Role) -> None:
 
     worker_process_init.connect(started, weak=False)
     worker_process_shutdown.connect(ended, weak=False)
+    # A parent has no ledgers; who has no children tells of its own end by this alone.
+    worker_shutdown.connect(lambda sender, **_: ended(sender.exitcode), weak=False)

@@ -1,6 +1,6 @@
 """The roster keeper: watches what operators order of a worker, and tells its supervisor and whoever looks.
 
-Under `ktqueue up` it is a thread of the light worker's child, which has all that it takes already. `ktqueue worker`
+Under `ktqueue up` it is a thread of the light worker, which has all that it takes already. `ktqueue worker`
 runs it as a process, ``python -m worker.roster DESCRIPTOR MODEL …``: each roster goes through the pipe ``DESCRIPTOR``,
 and the worker was begun with ``MODEL …``.
 """

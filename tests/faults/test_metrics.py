@@ -139,6 +139,18 @@ def test_a_slot_that_is_killed_leaves_what_it_counted_and_no_ghost(stack: Stack)
     assert {path.name for path in folder.iterdir()} <= files | {"counter_0.db"}
 
 
+@pytest.mark.parametrize(("number", "crashes"), [(signal.SIGTERM, 0), (signal.SIGKILL, 1)])
+def test_a_light_worker_that_ends_in_good_order_has_not_crashed(
+    stack: Stack, number: signal.Signals, crashes: int
+) -> None:
+    [light] = stack.find("worker light")
+    light.send_signal(number)
+    light.wait(15)
+    until(lambda: counted(stack)("processes", process="light", model="") == 1, "another")
+
+    assert counted(stack)("crashes_total", process="light", model="") == crashes
+
+
 @contextmanager
 def alone(stack: Stack, port: int, *command: str) -> Iterator[None]:
     """One role beside the stack, on its Redis and its database, that tells of itself at this port."""
