@@ -19,7 +19,14 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 from ktqueue.job import JsonObject, Task
 from ktqueue.models import ModelSpec
@@ -59,7 +66,25 @@ def shape(*, large: bool) -> Qwen3Config:
     )
 
 
-def random_model(config: Qwen3Config, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+def shape_with_experts(*, large: bool) -> Qwen3MoeConfig:
+    """A Qwen3 of 30 billion weights, of which a token uses 3, or a small one."""
+    sizes: dict[str, Any] = {
+        "hidden_size": 2048 if large else 256,
+        "moe_intermediate_size": 768 if large else 96,
+        "num_hidden_layers": 48 if large else 4,
+        "num_attention_heads": 32 if large else 4,
+        "num_key_value_heads": 4 if large else 2,
+        "head_dim": 128 if large else 64,
+        "num_experts": 128 if large else 8,
+        "num_experts_per_tok": 8 if large else 2,
+        "vocab_size": 151_936 if large else 8192,
+        "max_position_embeddings": 40_960,
+        "tie_word_embeddings": False,
+    }
+    return Qwen3MoeConfig(**sizes)
+
+
+def random_model(config: PretrainedConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """A model of this shape. Its weights are random, and the same each time."""
     torch.manual_seed(0)
     with device:
@@ -217,11 +242,11 @@ class Bench:
         self.large = torch.cuda.is_available() and not quick
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = torch.bfloat16 if self.large else torch.float32
-        self.config = shape(large=self.large)
+        self.config: PretrainedConfig = shape(large=self.large)
         self.tokenizer = word_tokenizer(self.config.vocab_size)
         self.slots = 256 if self.large else 16
 
-    def engine(self, **entries: Any) -> CausalEngine:
+    def engine(self, config: PretrainedConfig | None = None, **entries: Any) -> CausalEngine:
         """A new model in a new engine; the last one's memory is free again."""
         gc.collect()
         if self.device.type == "cuda":
@@ -238,7 +263,7 @@ class Bench:
                 **entries,
             }
         )
-        model = random_model(self.config, self.device, self.dtype)
+        model = random_model(config or self.config, self.device, self.dtype)
         return build(spec, model, PromptReader(self.tokenizer, CONTEXT), voice(model, self.tokenizer))
 
     def decode_step(self, engine: CausalEngine, batch: int, context: int = 400, steps: int = 40) -> tuple[float, float]:
@@ -386,6 +411,13 @@ def prefixes(bench: Bench) -> None:
     print(f"prefix: {firsts[0] / firsts[1]:.2f} of without sharing", flush=True)
 
 
+def experts(bench: Bench) -> None:
+    """The same workload for a model that chooses experts."""
+    engine = bench.engine(shape_with_experts(large=bench.large))
+    whole(bench, engine, "experts")
+    steps(bench, engine, "experts")
+
+
 def main() -> None:
     """Everything, or the parts that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -395,6 +427,7 @@ def main() -> None:
         "four": _four,
         "bursts": bursts,
         "prefixes": prefixes,
+        "experts": experts,
     }
     parser.add_argument("parts", nargs="*", default=list(parts), help=f"of {', '.join(parts)}")
     parser.add_argument("--quick", action="store_true", help="a small model on a GPU too")

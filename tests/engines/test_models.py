@@ -14,7 +14,7 @@ from worker.engines.causal.cache import size_for
 from worker.engines.causal.fuse import merge_projections
 from worker.engines.causal.paged import LayerShape, prepare
 from worker.engines.causal.part import Part
-from worker.engines.causal.traits import chooses_experts, longest_alike
+from worker.engines.causal.traits import longest_alike
 
 IDS = torch.arange(4, 21).unsqueeze(0)
 
@@ -63,8 +63,3 @@ def test_rotary_embeddings_that_grow_bound_the_context() -> None:
     assert longest_alike(turning(rope_type="yarn", factor=2.0, original_max_position_embeddings=32)) is None
     factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
     assert longest_alike(turning(rope_type="longrope", original_max_position_embeddings=32, **factors)) == 32
-
-
-def test_experts_are_known() -> None:
-    assert chooses_experts(tiny_moe())
-    assert not chooses_experts(tiny_llama())

@@ -19,6 +19,7 @@ from tests.support.tiny_models import (
     tiny_gemma3,
     tiny_llama,
     tiny_mistral,
+    tiny_moe,
     tiny_qwen3,
 )
 from worker.engines.causal.engine import CausalEngine
@@ -45,7 +46,7 @@ def test_tokens_are_those_of_generate(make: Callable[[], PreTrainedModel]) -> No
         assert run.result(str(number))["tokens"] == expected
 
 
-@pytest.mark.parametrize("make", [tiny_llama, tiny_qwen3, tiny_mistral])
+@pytest.mark.parametrize("make", [tiny_llama, tiny_qwen3, tiny_mistral, tiny_moe])
 @pytest.mark.parametrize("compiled", [True, False])
 def test_in_bfloat16_chances_are_nearly_those_of_float32(
     tmp_path: Path, make: Callable[[], PreTrainedModel], *, compiled: bool
@@ -76,6 +77,20 @@ def test_auto_is_cuda_in_any_precision(tmp_path: Path, dtype: str) -> None:
         generate(str(i), text, max_tokens=9, temperature=1.0, top_p=0.9, seed=i) for i, text in enumerate(PROMPTS)
     ]
     assert len(Run(engine, *wishes).end().finished) == len(PROMPTS)
+
+
+@pytest.mark.parametrize(("dtype", "captured"), [("bfloat16", True), ("float32", False)])
+def test_experts_are_captured_where_their_products_are_one_operator(
+    tmp_path: Path, dtype: str, *, captured: bool
+) -> None:
+    save_causal(tiny_moe(), tmp_path)
+    entries = {"alias": "m", "engine": "causal", "source": f"path:{tmp_path}", "dtype": dtype, "cache_gb": 0.1}
+    engine = loaded(ModelSpec.model_validate(entries))
+    assert isinstance(engine, CausalEngine)
+    assert isinstance(engine._executor, OneDevice)
+    assert bool(engine._executor._stage._graphs._buckets) == captured
+    run = Run(engine, *(generate(str(i), text, max_tokens=9) for i, text in enumerate(PROMPTS))).end()
+    assert len(run.finished) == len(PROMPTS)
 
 
 def test_drafts_are_not_for_a_gpu(tmp_path: Path) -> None:

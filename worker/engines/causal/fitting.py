@@ -14,7 +14,7 @@ from worker.engines.causal.paged import attending, prepare, unpaged
 from worker.engines.causal.part import Part
 from worker.engines.causal.sampler import Sampler
 from worker.engines.causal.stage import Stage
-from worker.engines.causal.traits import chooses_experts, longest_alike
+from worker.engines.causal.traits import longest_alike, waits_for_device
 from worker.engines.device import cache_bytes, has_compiler
 from worker.engines.packed import pack_linears
 
@@ -33,9 +33,9 @@ class Fitting:
         self._part = part
         model = part.model
         self._cuda = part.device.type == "cuda"
-        self._steady = not chooses_experts(model)
         self.shapes = prepare(part)
-        self.compiled = self._cuda and self._steady and has_compiler() if spec.compile is None else spec.compile
+        self._steady = self._cuda and not waits_for_device(part)
+        self.compiled = self._steady and has_compiler() if spec.compile is None else spec.compile
         quicken(part, compiled=self.compiled)
         self.vocabulary: int = model.config.get_text_config().vocab_size
         self.longest_alike = longest_alike(model)
@@ -81,7 +81,7 @@ class Fitting:
     @property
     def buckets(self) -> list[int]:
         """The batch sizes in which decoding is captured."""
-        captures = self._cuda and self.attention.capturable and self._steady and self.longest_alike is None
+        captures = self._steady and self.attention.capturable and self.longest_alike is None
         return buckets(self._spec.max_batch) if captures else []
 
 
