@@ -66,16 +66,19 @@ def _embed(rounds: int) -> list[Figure]:
 def _generate(rounds: int) -> list[Figure]:
     spec = _spec("smollm2-135m")
     engine, plain = load(spec, spec.places[0]), PlainCausal(spec)
+    undrafted = load(spec.model_copy(update={"draft_tokens": 0}), spec.places[0])
     asked = workload()
 
-    def ours() -> Answers:
+    def ours(engine: Engine = engine) -> Answers:
         results = _run(engine, Task.GENERATE, [({"prompt": each.prompt}, each.params) for each in asked])
         return [result["tokens"] for result in results]
 
     tokens = ours()
     _agree(tokens, plain.generate(asked, 1), within=0)
+    _agree(ours(undrafted), tokens, within=0)
     sides: Sides = {
         "ours": ours,
+        "undrafted": lambda: ours(undrafted),
         "one": lambda: plain.generate(asked, 1),
         "padded": lambda: plain.generate(asked, len(asked)),
     }
@@ -84,6 +87,7 @@ def _generate(rounds: int) -> list[Figure]:
     return [
         at_least_times(f"{what} one at a time", rates["ours"], rates["one"], 6),
         at_least_times(f"{what} one padded batch", rates["ours"], rates["padded"], 1.5),
+        compared(f"{what} ours without drafts", rates["ours"], rates["undrafted"]),
     ]
 
 
