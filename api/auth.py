@@ -15,7 +15,7 @@ from ktqueue.quotas import Quotas, Standing
 from ktqueue.rates.base import WINDOW_S
 from ktqueue.tenant import Caller, Scope
 
-UNDOCUMENTED = frozenset({"openapi", "docs", "docs_file"})
+UNDOCUMENTED = frozenset({"home", "openapi", "docs", "docs_file"})
 """What tells of the API, and is for everybody."""
 _VARIABLE = re.compile(r"<(?:\w+:)?(\w+)>")
 

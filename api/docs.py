@@ -1,4 +1,4 @@
-"""/openapi.json, and /docs: Swagger UI from files on this machine, so it works without a network."""
+"""/openapi.json, and /docs, where / leads: Swagger UI from files on this machine, so it works without a network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import orjson
-from flask import Flask, Response, send_from_directory
+from flask import Flask, redirect, send_from_directory
+from werkzeug.wrappers import Response as AnyResponse
 
 from api.answers import JSON, Answer
 from api.openapi import document
@@ -43,9 +44,14 @@ class Docs:
 
     def register(self, app: Flask) -> None:
         """Add the routes."""
+        app.add_url_rule("/", "home", self.home, methods=["GET"])
         app.add_url_rule("/openapi.json", "openapi", self.openapi, methods=["GET"])
         app.add_url_rule("/docs", "docs", self.page, methods=["GET"])
         app.add_url_rule("/docs/<path:name>", "docs_file", self.file, methods=["GET"])
+
+    def home(self) -> AnyResponse:
+        """For people who open the address that the service tells."""
+        return redirect("/docs")
 
     def openapi(self) -> Answer:
         """The OpenAPI document."""
@@ -55,7 +61,7 @@ class Docs:
         """Swagger UI."""
         return Answer(PAGE, 200, content_type="text/html; charset=utf-8")
 
-    def file(self, name: str) -> Response:
+    def file(self, name: str) -> AnyResponse:
         """A file of Swagger UI."""
         return send_from_directory(self._files, name, max_age=86_400)
 

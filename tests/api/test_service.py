@@ -148,7 +148,7 @@ def test_the_openapi_document_is_valid_and_tells_of_every_route(api: Api) -> Non
         for rule in api.app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
-    pages = {("GET", "/docs"), ("GET", "/docs/<path:name>"), ("GET", "/openapi.json")}
+    pages = {("GET", "/"), ("GET", "/docs"), ("GET", "/docs/<path:name>"), ("GET", "/openapi.json")}
     assert told == routes - pages
 
 
@@ -218,6 +218,12 @@ def test_the_docs_need_no_network(api: Api) -> None:
         with api.client.get(link) as answer:
             assert answer.status_code == 200
             assert len(answer.data) > 1000
+
+
+def test_whoever_opens_the_address_finds_the_docs(api: Api) -> None:
+    answer = api.client.get("/")
+
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/docs")
 
 
 @pytest.mark.parametrize("name", ["../__init__.py", "%2e%2e/__init__.py", "nothing.js", "js", "/etc/passwd"])
