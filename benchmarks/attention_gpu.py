@@ -13,14 +13,14 @@ import torch
 
 from ktqueue.errors import ConfigurationError
 from worker.engines.causal.attention.base import Attention, Layout, Pages
-from worker.engines.causal.attention.choose import choose
+from worker.engines.causal.attention.choose import Need, choose
 from worker.engines.causal.attention.reference import Reference
 
 HEADS, KV_HEADS, DIM = 32, 8, 128
 BYTES = 2 * KV_HEADS * DIM * 2  # of a token's key and value in one layer
 DTYPE = torch.bfloat16
 SCALE = DIM**-0.5
-BLOCKS_OF = {"triton": 16, "varlen": 256, "gathered": 16}
+BLOCKS_OF = {"triton": 16, "varlen": 256, "flash": 256, "gathered": 16}
 TURN = 256 << 20  # bytes that are read before any is read again
 # (keys a tile, warps, stages, parts; 0: as many as the backend would choose)
 VARIANTS = [(64, 4, 3, 0), (64, 4, 5, 0), (64, 8, 5, 0), (128, 8, 5, 0), (32, 4, 5, 0), (64, 4, 5, 2), (64, 4, 5, 4)]
@@ -106,7 +106,7 @@ def _error(attention: Attention, block_size: int) -> float:
 def _backends() -> Iterator[tuple[Attention, int]]:
     for name, block_size in BLOCKS_OF.items():
         try:
-            yield choose(torch.device("cuda"), DTYPE, name), block_size
+            yield choose(Need(torch.device("cuda"), DTYPE), name), block_size
         except ConfigurationError as unavailable:
             print(unavailable)
 

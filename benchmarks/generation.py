@@ -28,6 +28,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+from ktqueue.errors import ConfigurationError
 from ktqueue.job import JsonObject, Task
 from ktqueue.models import ModelSpec
 from worker.engines.base import Delta, Failed, Finished, Request
@@ -418,6 +419,19 @@ def experts(bench: Bench) -> None:
     steps(bench, engine, "experts")
 
 
+def attentions(bench: Bench) -> None:
+    """The same workload by each attention over pages that there is."""
+    for name in ("triton", "varlen", "flash"):
+        try:
+            engine = bench.engine(attention=name)
+        except ConfigurationError as unavailable:
+            print(unavailable, flush=True)
+            continue
+        whole(bench, engine, name)
+        steps(bench, engine, name)
+        del engine
+
+
 def main() -> None:
     """Everything, or the parts that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -428,6 +442,7 @@ def main() -> None:
         "bursts": bursts,
         "prefixes": prefixes,
         "experts": experts,
+        "attentions": attentions,
     }
     parser.add_argument("parts", nargs="*", default=list(parts), help=f"of {', '.join(parts)}")
     parser.add_argument("--quick", action="store_true", help="a small model on a GPU too")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ktqueue.errors import ConfigurationError
 from tests.support.attention import Shape, forward
-from worker.engines.causal.attention.choose import choose
+from worker.engines.causal.attention.choose import Need, choose
 from worker.engines.causal.attention.flash import rows_of
 from worker.engines.causal.attention.gathered import Gathered
 from worker.engines.causal.attention.reference import Reference
@@ -102,7 +102,7 @@ def test_queries_that_are_part_of_a_larger_tensor() -> None:
 @pytest.mark.parametrize("name", ["auto", "gathered", "reference"])
 def test_what_a_cpu_gets(name: str) -> None:
     expected = "gathered" if name == "auto" else name
-    assert choose(torch.device("cpu"), torch.float32, name).name == expected
+    assert choose(Need(torch.device("cpu"), torch.float32), name).name == expected
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,13 @@ def test_what_a_cpu_gets(name: str) -> None:
             "fast",
             "cpu",
             torch.float32,
-            "no attention named 'fast'; there are: auto, triton, varlen, gathered, reference",
+            "no attention named 'fast'; there are: auto, triton, varlen, flash, gathered, reference",
         ),
     ],
 )
 def test_what_can_not_be_had_is_refused_with_the_reason(wanted: str, device: str, dtype: torch.dtype, why: str) -> None:
     with pytest.raises(ConfigurationError, match=why):
-        choose(torch.device(device), dtype, wanted)
+        choose(Need(torch.device(device), dtype), wanted)
 
 
 def test_rows_that_read_find_all_their_keys_in_order() -> None:

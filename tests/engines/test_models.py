@@ -10,9 +10,10 @@ from transformers import LlamaForCausalLM, MambaConfig, MambaForCausalLM, PreTra
 
 from ktqueue.errors import ConfigurationError
 from tests.support.tiny_models import CONTEXT, VOCABULARY, tiny_gemma3, tiny_llama, tiny_mistral, tiny_moe, tiny_sinks
+from worker.engines.causal.attention.base import LayerShape
 from worker.engines.causal.cache import size_for
 from worker.engines.causal.fuse import merge_projections
-from worker.engines.causal.paged import LayerShape, prepare
+from worker.engines.causal.paged import prepare
 from worker.engines.causal.part import Part
 from worker.engines.causal.traits import longest_alike
 

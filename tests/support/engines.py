@@ -12,7 +12,7 @@ from ktqueue.job import JobError, JsonObject, Task
 from ktqueue.models import ModelSpec
 from ktqueue.room import Room
 from worker.engines.base import Cut, Declined, Delta, Engine, Failed, Finished, Output, Request
-from worker.engines.causal.attention.choose import choose
+from worker.engines.causal.attention.choose import Need, choose
 from worker.engines.causal.blocks import Blocks
 from worker.engines.causal.cache import Cache, Size
 from worker.engines.causal.engine import CausalEngine
@@ -139,7 +139,7 @@ def causal_engine(
 ) -> CausalEngine:
     """An engine of a model that is there already, with room for so many ``tokens`` of all requests together."""
     size = Size(1 - -tokens // block_size, block_size)
-    attention = choose(model.device, model.dtype)
+    attention = choose(Need(model.device, model.dtype))
     vocabulary = model.config.get_text_config().vocab_size
     prompts = PromptReader(tokenizer, context)
     prompts.limit(size.tokens)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ktqueue.errors import ConfigurationError
-from worker.engines.causal.attention.base import Attention, Layout, Pages
-from worker.engines.causal.paged import LayerShape
+from worker.engines.causal.attention.base import Attention, LayerShape, Layout, Pages
 from worker.engines.causal.upload import Numbers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ktqueue.models import ModelSpec
-from worker.engines.causal.attention.choose import choose
+from worker.engines.causal.attention.choose import Need, choose
 from worker.engines.causal.cache import Cache, Size
 from worker.engines.causal.fuse import compile_layers, merge_projections
 from worker.engines.causal.graphs import buckets
@@ -43,9 +43,8 @@ class Fitting:
         kept = memory // _KEPT if goes_on and not self._cuda else 0
         self.memory = memory - kept
         self.bytes_per_token = sum(shape.bytes_per_token for shape in self.shapes)
-        self.attention = choose(
-            part.device, part.dtype, spec.attention, keep_tokens=kept // max(1, self.bytes_per_token)
-        )
+        keep_tokens = kept // max(1, self.bytes_per_token)
+        self.attention = choose(Need(part.device, part.dtype, self.shapes, keep_tokens), spec.attention)
         self._sampler: Sampler | None = None
         if part.last:
             self._sampler = Sampler(slots=spec.max_batch, vocabulary=self.vocabulary, device=part.device)

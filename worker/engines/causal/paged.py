@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from transformers import AttentionInterface
 
 from ktqueue.errors import ConfigurationError
+from worker.engines.causal.attention.base import LayerShape
 from worker.engines.causal.part import Part
 
 NAME = "ktqueue"
@@ -39,22 +39,6 @@ class Layers(Protocol):
         softcap: float | None,
     ) -> torch.Tensor:
         """query, key and value are (tokens, heads, dim); so is the result."""
-
-
-@dataclass(frozen=True, slots=True)
-class LayerShape:
-    """What a layer keeps of a token: ``heads`` keys and values, as long as the dims say; and how far it looks back."""
-
-    heads: int
-    key_dim: int
-    value_dim: int
-    dtype: torch.dtype
-    window: int | None
-
-    @property
-    def bytes_per_token(self) -> int:
-        """What keys and values of one token take."""
-        return self.heads * (self.key_dim + self.value_dim) * self.dtype.itemsize
 
 
 _library = torch.library.Library(NAME, "DEF")
@@ -131,9 +115,9 @@ class _Recorder:
         window: int | None,
         softcap: float | None,
     ) -> torch.Tensor:
-        del scale, softcap
+        del scale
         _, heads, key_dim = key.shape
-        self.seen.append(LayerShape(heads, key_dim, value.shape[-1], key.dtype, window))
+        self.seen.append(LayerShape(heads, key_dim, value.shape[-1], key.dtype, window, softcap))
         return value.repeat_interleave(query.shape[1] // heads, dim=1)
 
 

@@ -10,6 +10,26 @@ import torch
 
 
 @dataclass(frozen=True, slots=True)
+class LayerShape:
+    """What a layer keeps of a token: ``heads`` keys and values, as long as the dims say; and how it attends to them.
+
+    ``window`` and ``softcap`` as in `Attention.attend`.
+    """
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    dtype: torch.dtype
+    window: int | None
+    softcap: float | None = None
+
+    @property
+    def bytes_per_token(self) -> int:
+        """What keys and values of one token take."""
+        return self.heads * (self.key_dim + self.value_dim) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """Which tokens of one forward belong to which row, and where each row's keys and values lie.
 

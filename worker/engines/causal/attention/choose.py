@@ -1,8 +1,8 @@
-"""Which attention a device and a dtype get. What a backend needs is imported only when it is chosen."""
+"""Which attention a device, a dtype and a model's layers get. What one needs is imported only when it is chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -10,66 +10,89 @@ import torch
 from torch.torch_version import TorchVersion
 
 from ktqueue.errors import ConfigurationError
-from worker.engines.causal.attention.base import Attention
+from worker.engines.causal.attention import flash_installed, flash_pages
+from worker.engines.causal.attention.base import Attention, LayerShape
 from worker.engines.causal.attention.gathered import Gathered
 from worker.engines.causal.attention.reference import Reference
 from worker.engines.device import has_compiler
 
 
-def choose(device: torch.device, dtype: torch.dtype, wanted: str = "auto", *, keep_tokens: int = 0) -> Attention:
-    """The attention named ``wanted``; ``auto`` is the fastest that there is here.
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What is to be computed, and where. What can't follow pages may keep ``keep_tokens`` outside, in each layer."""
 
-    One that can't follow pages may keep ``keep_tokens`` outside of them, in each layer.
+    device: torch.device
+    dtype: torch.dtype
+    shapes: Sequence[LayerShape] = ()
+    keep_tokens: int = 0
+
+
+def choose(need: Need, wanted: str = "auto") -> Attention:
+    """The attention named ``wanted``; ``auto`` is the fastest that there is here.
 
     Raises ConfigurationError for one that can't be had, and says why.
     """
     if wanted == "auto":
-        wanted = next(name for name, backend in _BACKENDS.items() if backend.why_not(device, dtype) is None)
+        wanted = next(name for name, backend in _BACKENDS.items() if backend.why_not(need) is None)
     if wanted not in _BACKENDS:
         raise ConfigurationError(f"no attention named {wanted!r}; there are: auto, {', '.join(_BACKENDS)}")
     backend = _BACKENDS[wanted]
-    if (reason := backend.why_not(device, dtype)) is not None:
+    if (reason := backend.why_not(need)) is not None:
         raise ConfigurationError(f"attention {wanted!r} {reason}")
-    return backend.make(device, keep_tokens)
+    return backend.make(need)
 
 
-def _triton(device: torch.device, _: int) -> Attention:
+def _triton(need: Need) -> Attention:
     from worker.engines.causal.attention.triton import TritonAttention  # noqa: PLC0415 - imports triton
 
-    return TritonAttention(torch.cuda.get_device_properties(device).multi_processor_count)
+    return TritonAttention(torch.cuda.get_device_properties(need.device).multi_processor_count)
 
 
-def _varlen(_: torch.device, __: int) -> Attention:
-    from worker.engines.causal.attention.varlen import VarlenAttention  # noqa: PLC0415 - not in every torch
+def _varlen(_: Need) -> Attention:
+    from worker.engines.causal.attention.varlen import Varlen  # noqa: PLC0415 - not in every torch
 
-    return VarlenAttention()
+    return flash_pages.FlashPages(Varlen())
 
 
-def _why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
+def _flash(_: Need) -> Attention:
+    return flash_pages.FlashPages(flash_installed.FlashInstalled(flash_installed.installed()))
+
+
+def _why_not_triton(need: Need) -> str | None:
     if find_spec("triton") is None:
         return "needs the package triton, which is not installed"
     if not has_compiler():
         return "needs a C compiler, to make its kernels callable"
-    return _why_not_flash(device, dtype)
+    return _why_not_cuda(need)
 
 
-def _why_not_varlen(device: torch.device, dtype: torch.dtype) -> str | None:
+def _why_not_varlen(need: Need) -> str | None:
     if TorchVersion(torch.__version__) < "2.13":
         return f"needs torch 2.13 or newer; this is {torch.__version__}"
-    return _why_not_flash(device, dtype)
+    return _why_not_cuda(need) or flash_pages.why_not(need.shapes, softcaps=False)
 
 
-def _why_not_flash(device: torch.device, dtype: torch.dtype) -> str | None:
-    if device.type != "cuda":
-        return f"runs on CUDA, not on {device.type}"
-    if dtype not in {torch.bfloat16, torch.float16}:
-        return f"computes in bfloat16 or float16, not in {str(dtype).removeprefix('torch.')}"
-    if torch.cuda.get_device_capability(device) < (8, 0):
+def _why_not_flash(need: Need) -> str | None:
+    reason = _why_not_cuda(need) or flash_pages.why_not(need.shapes, softcaps=True)
+    if reason is None:
+        try:
+            flash_installed.installed()
+        except ImportError as error:
+            reason = f"needs FlashAttention-2 to be installed: {error}"
+    return reason
+
+
+def _why_not_cuda(need: Need) -> str | None:
+    if need.device.type != "cuda":
+        return f"runs on CUDA, not on {need.device.type}"
+    if need.dtype not in {torch.bfloat16, torch.float16}:
+        return f"computes in bfloat16 or float16, not in {str(need.dtype).removeprefix('torch.')}"
+    if torch.cuda.get_device_capability(need.device) < (8, 0):
         return "needs a GPU of compute capability 8.0 or newer"
     return None
 
 
-def _nothing(_: torch.device, __: torch.dtype) -> str | None:
+def _nothing(_: Need) -> str | None:
     return None
 
 
@@ -77,13 +100,14 @@ def _nothing(_: torch.device, __: torch.dtype) -> str | None:
 class _Backend:
     """How to make it, and why it can't be had, if it can't."""
 
-    make: Callable[[torch.device, int], Attention]
-    why_not: Callable[[torch.device, torch.dtype], str | None]
+    make: Callable[[Need], Attention]
+    why_not: Callable[[Need], str | None]
 
 
 _BACKENDS: Mapping[str, _Backend] = {
     "triton": _Backend(_triton, _why_not_triton),
     "varlen": _Backend(_varlen, _why_not_varlen),
-    "gathered": _Backend(lambda _, keep_tokens: Gathered(keep_tokens), _nothing),
-    "reference": _Backend(lambda _, __: Reference(), _nothing),
+    "flash": _Backend(_flash, _why_not_flash),
+    "gathered": _Backend(lambda need: Gathered(need.keep_tokens), _nothing),
+    "reference": _Backend(lambda _: Reference(), _nothing),
 }

@@ -9,7 +9,7 @@ import torch
 
 from worker.engines.causal.attention.base import Layout, Pages
 
-_LARGEST_DIM = 256
+LARGEST_DIM = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class FlashReading:
 def can_flash(query: torch.Tensor, value: torch.Tensor, softcap: float | None) -> bool:
     """Whether torch's flash attention takes this."""
     dim = query.shape[2]
-    fits = dim == value.shape[2] and dim % 8 == 0 and dim <= _LARGEST_DIM
+    fits = dim == value.shape[2] and dim % 8 == 0 and dim <= LARGEST_DIM
     return query.is_cuda and query.dtype in {torch.bfloat16, torch.float16} and fits and softcap is None
 
 

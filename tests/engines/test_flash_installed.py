@@ -1,0 +1,95 @@
+"""FlashAttention-2 as it is found installed, and how it is asked; the kernels themselves are in tests/gpu."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.attention import Shape, forward
+from tests.support.flash import flash_attn_varlen_func
+from worker.engines.causal.attention import flash_pages
+from worker.engines.causal.attention.base import LayerShape
+from worker.engines.causal.attention.flash_installed import HUB, FlashInstalled, installed
+from worker.engines.causal.attention.flash_pages import FlashPages
+
+PACKAGE = "from tests.support.flash import flash_attn_varlen_func\n"
+KERNELS = """
+def install_kernel(repo, *, version, local_files_only):
+    assert local_files_only, "nothing is downloaded"
+    if (repo, version) != ({hub!r}, {cached}):
+        raise ValueError(f"Version {{version}} of '{{repo}}' is not available in the local cache")
+    return "its folder"
+
+def get_local_kernel(folder):
+    assert folder == "its folder"
+    from tests.support import flash
+    return flash
+"""
+
+Install = Callable[[str, str], None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Make a module of this name and text importable; it is forgotten afterwards."""
+
+    def put(name: str, text: str) -> None:
+        (tmp_path / f"{name}.py").write_text(text)
+        # Taken note of, and so restored to its absence.
+        monkeypatch.setitem(sys.modules, name, sys)
+        monkeypatch.delitem(sys.modules, name)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    return put
+
+
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (7, None), (None, 5.0), (100, 5.0)])
+def test_it_is_asked_for_what_is_defined(window: int | None, softcap: float | None) -> None:
+    attention = FlashPages(FlashInstalled(flash_attn_varlen_func))
+    made = forward([1, 9, 300], [(5, 0), (7, 260)], Shape(2, 3, 16, 16), block_size=256, padding=2)
+    made.check(attention, window=window, softcap=softcap)
+
+
+def test_the_package_is_taken_first(install: Install) -> None:
+    install("kernels", "raise ImportError('not asked')")
+    install("flash_attn", PACKAGE)
+    assert installed() is flash_attn_varlen_func
+
+
+def test_the_hub_s_cache_is_asked_next(install: Install) -> None:
+    install("kernels", KERNELS.format(hub=HUB, cached=4))
+    assert installed() is flash_attn_varlen_func
+
+
+def test_what_is_not_in_the_cache_is_told_and_not_downloaded(install: Install) -> None:
+    install("kernels", KERNELS.format(hub=HUB, cached=3))
+    with pytest.raises(ImportError, match="version 4 of kernels-community/flash-attn2 is not in the hub's cache"):
+        installed()
+
+
+def test_where_there_is_neither_both_are_named() -> None:
+    with pytest.raises(ImportError, match="neither flash-attn is, nor kernels"):
+        installed()
+
+
+@pytest.mark.parametrize(
+    ("key_dim", "value_dim", "softcap", "softcaps", "why"),
+    [
+        (128, 128, None, False, None),
+        (256, 256, 50.0, True, None),
+        (128, 128, 50.0, False, "knows no soft caps"),
+        (192, 128, None, True, "these have 192 and 128"),
+        (100, 100, None, True, "a multiple of 8 up to 256"),
+        (512, 512, None, True, "a multiple of 8 up to 256"),
+    ],
+)
+def test_models_that_it_can_not_serve_are_told_why(
+    key_dim: int, value_dim: int, softcap: float | None, softcaps: bool, why: str | None
+) -> None:
+    shape = LayerShape(4, key_dim, value_dim, torch.bfloat16, None, softcap)
+    reason = flash_pages.why_not([shape], softcaps=softcaps)
+    assert reason is None if why is None else why in (reason or "")
