@@ -90,7 +90,7 @@ class ModelSpec(Patience):
     """Padded tokens an encoder runs in one step; tokens a causal model computes in one step, of prompts and answers."""
     cache_gb: Annotated[float, Field(gt=0)] | None = None
     """Memory for a causal model's keys and values; left out: what is free on a GPU, a quarter of it on a CPU."""
-    attention: Literal["auto", "gathered", "varlen", "flash", "triton"] = "auto"
+    attention: Literal["auto", "triton", "varlen", "flash", "gathered"] = "auto"
     """What a causal model's attention is computed by; ``auto`` takes the quickest there is."""
     draft_tokens: Annotated[int, Field(ge=0, le=64)] | None = None
     """Most tokens that an answer is guessed to go on with, and that are computed too; left out: 8 on a CPU, or 0."""
