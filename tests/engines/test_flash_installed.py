@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.support.attention import Shape, forward
 from tests.support.flash import flash_attn_varlen_func
-from worker.engines.causal.attention import flash_pages
 from worker.engines.causal.attention.base import LayerShape
 from worker.engines.causal.attention.flash_installed import HUB, FlashInstalled, installed
-from worker.engines.causal.attention.flash_pages import FlashPages
+from worker.engines.causal.attention.flash_pages import FlashPages, unfit
+from worker.engines.causal.attention.trial import fault_of
 
 PACKAGE = "from tests.support.flash import flash_attn_varlen_func\n"
 KERNELS = """
@@ -76,6 +77,33 @@ def test_where_there_is_neither_both_are_named() -> None:
         installed()
 
 
+CPU = torch.device("cpu")
+LAYERS = [LayerShape(2, 16, 16, torch.float32, window, softcap) for window, softcap in ((None, None), (40, 5.0))]
+
+
+def test_one_that_answers_rightly_is_trusted() -> None:
+    assert fault_of(FlashPages(FlashInstalled(flash_attn_varlen_func)), CPU, torch.float32, LAYERS) is None
+
+
+def test_one_that_answers_wrongly_is_not() -> None:
+    def without_softcap(*given: Any, softcap: float, **named: Any) -> torch.Tensor:
+        del softcap
+        return flash_attn_varlen_func(*given, softcap=0.0, **named)
+
+    attention = FlashPages(FlashInstalled(without_softcap))
+    assert fault_of(attention, CPU, torch.float32, LAYERS[:1]) is None
+    assert "answers wrongly here: off by" in (fault_of(attention, CPU, torch.float32, LAYERS) or "")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no kernel image"), TypeError("unexpected keyword 'block_table'")])
+def test_one_that_raises_is_not(error: Exception) -> None:
+    def broken(*_: Any, **__: Any) -> torch.Tensor:
+        raise error
+
+    fault = fault_of(FlashPages(FlashInstalled(broken)), CPU, torch.float32, LAYERS)
+    assert fault == f"does not run here: {error}"
+
+
 @pytest.mark.parametrize(
     ("key_dim", "value_dim", "softcap", "softcaps", "why"),
     [
@@ -91,5 +119,5 @@ def test_models_that_it_can_not_serve_are_told_why(
     key_dim: int, value_dim: int, softcap: float | None, softcaps: bool, why: str | None
 ) -> None:
     shape = LayerShape(4, key_dim, value_dim, torch.bfloat16, None, softcap)
-    reason = flash_pages.why_not([shape], softcaps=softcaps)
+    reason = unfit([shape], softcaps=softcaps)
     assert reason is None if why is None else why in (reason or "")

@@ -80,7 +80,6 @@ def test_flash_over_pages_answers_as_defined(
 def test_a_captured_decode_reads_lengths_and_tables_anew(name: str, rows: int) -> None:
     """The graph is of the longest rows; replayed, it answers for others that lie elsewhere."""
     attention = _if_there_is(name, torch.bfloat16)
-    assert attention.capturable
     size = attention.block_size
     captured = forward([1000] * rows, [], SHAPES[0], block_size=size, dtype=torch.bfloat16, device="cuda")
     lengths = [1 + 29 * row % 1000 for row in range(rows)]

@@ -10,10 +10,12 @@ import torch
 from torch.torch_version import TorchVersion
 
 from ktqueue.errors import ConfigurationError
-from worker.engines.causal.attention import flash_installed, flash_pages
 from worker.engines.causal.attention.base import Attention, LayerShape
+from worker.engines.causal.attention.flash_installed import FlashInstalled, installed
+from worker.engines.causal.attention.flash_pages import FlashPages, unfit
 from worker.engines.causal.attention.gathered import Gathered
 from worker.engines.causal.attention.reference import Reference
+from worker.engines.causal.attention.trial import fault_of
 from worker.engines.device import has_compiler
 
 
@@ -51,11 +53,11 @@ def _triton(need: Need) -> Attention:
 def _varlen(_: Need) -> Attention:
     from worker.engines.causal.attention.varlen import Varlen  # noqa: PLC0415 - not in every torch
 
-    return flash_pages.FlashPages(Varlen())
+    return FlashPages(Varlen())
 
 
 def _flash(_: Need) -> Attention:
-    return flash_pages.FlashPages(flash_installed.FlashInstalled(flash_installed.installed()))
+    return FlashPages(FlashInstalled(installed()))
 
 
 def _why_not_triton(need: Need) -> str | None:
@@ -69,17 +71,21 @@ def _why_not_triton(need: Need) -> str | None:
 def _why_not_varlen(need: Need) -> str | None:
     if TorchVersion(torch.__version__) < "2.13":
         return f"needs torch 2.13 or newer; this is {torch.__version__}"
-    return _why_not_cuda(need) or flash_pages.why_not(need.shapes, softcaps=False)
+    return _why_not_cuda(need) or unfit(need.shapes, softcaps=False) or _fault(_varlen(need), need)
 
 
 def _why_not_flash(need: Need) -> str | None:
-    reason = _why_not_cuda(need) or flash_pages.why_not(need.shapes, softcaps=True)
-    if reason is None:
-        try:
-            flash_installed.installed()
-        except ImportError as error:
-            reason = f"needs FlashAttention-2 to be installed: {error}"
-    return reason
+    reason = _why_not_cuda(need) or unfit(need.shapes, softcaps=True)
+    if reason is not None:
+        return reason
+    try:
+        return _fault(_flash(need), need)
+    except ImportError as error:
+        return f"needs FlashAttention-2 to be installed: {error}"
+
+
+def _fault(attention: Attention, need: Need) -> str | None:
+    return fault_of(attention, need.device, need.dtype, need.shapes)
 
 
 def _why_not_cuda(need: Need) -> str | None:

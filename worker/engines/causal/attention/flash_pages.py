@@ -42,9 +42,10 @@ class Kernel(Protocol):
 
 
 class FlashPages:
-    """``kernel`` for every layer; those of a model whose layers `why_not` finds nothing against."""
+    """``kernel`` for every layer of a model that is not `unfit` for it."""
 
-    capturable = True
+    # As far as is known. None has been captured on a device yet.
+    capturable = False
     block_size = PAGE
 
     def __init__(self, kernel: Kernel) -> None:
@@ -80,8 +81,8 @@ class FlashPages:
         return self._kernel(query, pages, self._rows, scale=scale, window=window, softcap=softcap)
 
 
-def why_not(shapes: Sequence[LayerShape], *, softcaps: bool) -> str | None:
-    """What such a kernel can't do for a model with these layers."""
+def unfit(shapes: Sequence[LayerShape], *, softcaps: bool) -> str | None:
+    """What such a kernel can't do for a model with these layers; None if it can all."""
     for shape in shapes:
         if shape.key_dim != shape.value_dim or shape.key_dim % 8 or shape.key_dim > LARGEST_DIM:
             dims = f"{shape.key_dim} and {shape.value_dim}"
