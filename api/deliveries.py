@@ -13,9 +13,9 @@ from api.answers import Answer, answer
 from api.auth import tenant
 from api.ids import DELIVERY_ID, ENDPOINT_ID, checked_delivery, checked_job, delivery_id, delivery_number
 from api.query import integer, parameters, refuse, single
-from api.schemas import DeliveryList
 from api.services import ApiServices
 from api.webhook_bodies import DELIVERIES, delivery_body, delivery_path
+from api.webhook_schemas import DeliveryList
 from ktqueue.outbox.base import DeliveryQuery
 from ktqueue.representation import JOBS
 from ktqueue.webhook import DeliveryState

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from api.lane_inputs import LaneChanges, MoveRequest, PurgeRequest
+from api.lane_schemas import LaneBody, LaneList, PurgeBody, RosterList, WorkerList
 from api.lanes import LANES
 from api.operation import Operation, Reply, parameter
 from api.query import MOST_TOKENS
-from api.schemas import LaneBody, LaneList, PurgeBody, RosterList, WorkerList
 from api.workers import ROSTERS, WORKERS
 from ktqueue.room import ANSWER_TOKENS, PROMPT_TOKENS
 from ktqueue.tenant import Scope

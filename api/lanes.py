@@ -9,8 +9,8 @@ from flask import Flask, request
 from api.answers import JSON, Answer, answer
 from api.body import decode, read, require_type
 from api.lane_inputs import LaneChanges, MoveRequest, PurgeRequest
+from api.lane_schemas import LaneBody, LaneCapacity, LaneEtaError, LaneList, PurgeBody
 from api.query import parameters, tokens
-from api.schemas import LaneBody, LaneCapacity, LaneEtaError, LaneList, PurgeBody
 from api.services import ApiServices
 from api.shapes import Shape
 from api.workers import instance_body

@@ -10,16 +10,7 @@ from api.lane_operations import LANE_OPERATIONS
 from api.listing import DEFAULT_JOBS, METADATA, MOST_IDS, MOST_JOBS
 from api.operation import JOB_ID, Operation, Reply, parameter
 from api.query import LONGEST_WAIT_S
-from api.schemas import (
-    AttemptList,
-    BulkLine,
-    EventFields,
-    Health,
-    JobList,
-    ModelList,
-    Problem,
-    Readiness,
-)
+from api.schemas import AttemptList, BulkLine, EventFields, Health, JobList, ModelList, Problem, Readiness
 from api.usage_operations import USAGE_OPERATION
 from api.webhook_operations import WEBHOOK_OPERATIONS
 from ktqueue.bodies import JobBody, ReceiptBody

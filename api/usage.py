@@ -12,8 +12,8 @@ from werkzeug.datastructures import MultiDict
 
 from api.answers import JSON, Answer, answer
 from api.auth import caller
+from api.lane_schemas import UsageDay, UsageList
 from api.query import parameters, refuse, single
-from api.schemas import UsageDay, UsageList
 from api.services import ApiServices
 from ktqueue.tenant import Scope
 from ktqueue.usage import DAY_MS, DayOfUse, UsageQuery

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from api.lane_schemas import UsageList
 from api.operation import Operation, Reply, parameter
-from api.schemas import UsageList
 from api.usage import DEFAULT_DAYS, USAGE
 from ktqueue.tenant import Scope
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.ids import delivery_id
-from api.schemas import DeliveryAttemptBody, DeliveryBody, EndpointBody, EndpointHealth
+from api.webhook_schemas import DeliveryAttemptBody, DeliveryBody, EndpointBody, EndpointHealth
 from ktqueue.outbox.base import DeliveryAttempt, Endpoint
 from ktqueue.representation import path_of
 from ktqueue.times import rfc3339

@@ -13,10 +13,10 @@ from api.errors import as_broken_rules
 from api.ids import checked_endpoint
 from api.inputs import EndpointChanges, EndpointRequest, ReplayRequest
 from api.query import parameters
-from api.schemas import EndpointList, ReplayBody
 from api.services import ApiServices
 from api.shapes import Shape
 from api.webhook_bodies import ENDPOINTS, delivery_body, delivery_path, endpoint_body
+from api.webhook_schemas import EndpointList, ReplayBody
 from ktqueue.outbox.base import Endpoint
 from ktqueue.webhook import TERMINAL
 from ktqueue.webhooks import Changes, Health

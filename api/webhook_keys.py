@@ -7,8 +7,8 @@ from flask import Flask, request
 from api.answers import Answer, answer
 from api.auth import tenant
 from api.query import parameters
-from api.schemas import SecretBody
 from api.services import ApiServices
+from api.webhook_schemas import SecretBody
 
 
 class WebhookKeys:

@@ -7,7 +7,8 @@ from functools import partial
 from api.deliveries import DEFAULT_DELIVERIES, MOST_DELIVERIES
 from api.inputs import EndpointChanges, EndpointRequest, ReplayRequest
 from api.operation import JOB_ID, Operation, Reply, parameter
-from api.schemas import (
+from api.webhook_bodies import DELIVERIES, ENDPOINTS
+from api.webhook_schemas import (
     DeliveryBody,
     DeliveryList,
     EndpointBody,
@@ -17,7 +18,6 @@ from api.schemas import (
     SecretBody,
     WebhookKeys,
 )
-from api.webhook_bodies import DELIVERIES, ENDPOINTS
 from ktqueue.representation import JOBS
 from ktqueue.tenant import Scope
 from ktqueue.webhook import DeliveryState

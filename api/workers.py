@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask import Flask, request
 
 from api.answers import Answer, answer
+from api.lane_schemas import InstanceBody, RosterBody, RosterList, WorkerBody, WorkerCapacity, WorkerList, WorkerPulse
 from api.query import parameters
-from api.schemas import InstanceBody, RosterBody, RosterList, WorkerBody, WorkerCapacity, WorkerList, WorkerPulse
 from api.services import ApiServices
 from ktqueue.instance import Instance
 from ktqueue.operating import SlotStatus, WorkerStatus
