@@ -6,6 +6,7 @@ from functools import partial
 
 from api.key_shapes import KEYS, KeyBody, KeyList, KeyRequest, RotateRequest
 from api.keys import DEFAULT_KEYS, MOST_KEYS
+from api.limits import LimitsRequest
 from api.operation import Operation, Reply, parameter
 from api.tenants import TENANTS, TenantBody, TenantLimits, TenantList
 from ktqueue.tenant import Scope
@@ -57,6 +58,16 @@ KEY_OPERATIONS = [
         replies={200: Reply("The key.", KeyBody)},
         problems=(404, 422),
         parameters=[KEY_ID],
+    ),
+    _operation(
+        "put",
+        f"{KEYS}/{{key_id}}/limits",
+        "limitKey",
+        summary="Say what a key may have, and what it was rotated to, within seconds; what is left out is no limit",
+        replies={200: Reply("The key.", KeyBody)},
+        problems=(400, 404, 408, 413, 415, 422),
+        parameters=[KEY_ID],
+        body=LimitsRequest,
     ),
     _operation(
         "post",

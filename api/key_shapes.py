@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, Required
+from typing import Annotated, Any, Literal, NotRequired, Required, cast
 
 from pydantic import Field, PlainValidator, WithJsonSchema, with_config
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from api.inputs import STRICT, Instant
+from api.limits import LimitsBody, LimitsRequest, UsedBody, limits_body
 from ktqueue.bodies import Time
 from ktqueue.errors import Invalid
 from ktqueue.registry.base import ApiKey
-from ktqueue.tenant import TENANT_NAME, Rates, Scope, scopes_named
+from ktqueue.tenant import TENANT_NAME, Scope, scopes_named
 from ktqueue.times import rfc3339
 
 KEYS = "/api/v1/keys"
 LONGEST_NAME = 128
 LONGEST_OVERLAP_S = 30 * 86_400
-MOST = 10**15
 
 
 def _scopes(value: object) -> frozenset[Scope]:
@@ -37,21 +37,16 @@ Scopes = Annotated[
     WithJsonSchema({"type": "array", "items": {"type": "string", "enum": [s.value for s in Scope]}, "minItems": 1}),
 ]
 TenantName = Annotated[str, Field(max_length=63, pattern=f"^{TENANT_NAME.pattern}$")]
-Limit = Annotated[int | None, Field(ge=1, le=MOST)]
-RequestRate = Annotated[Limit, Field(description="Most requests in a minute; null: no limit.")]
-TokenRate = Annotated[Limit, Field(description="Most tokens of jobs submitted in a minute, estimated; null: no limit.")]
 
 
 @with_config(STRICT)
-class KeyRequest(TypedDict, total=False):
-    """A key to be made. Left out, `scopes` is all that is no operator's, and it never expires."""
+class KeyRequest(LimitsRequest, total=False):
+    """A key to be made. Left out, `scopes` is all that is no operator's, it never expires, and a limit is none."""
 
     tenant: Required[Annotated[TenantName, Field(description="Whose jobs it sees and submits.")]]
     name: Annotated[str, Field(max_length=LONGEST_NAME, description="Yours.")]
     scopes: Scopes
     expires_at: Annotated[Instant, Field(description="Until when it is valid.")]
-    requests_per_minute: RequestRate
-    tokens_per_minute: TokenRate
 
 
 @with_config(STRICT)
@@ -63,8 +58,8 @@ class RotateRequest(TypedDict, total=False):
     ]
 
 
-class KeyBody(TypedDict):
-    """A key as it is now; `key` is what to send, told once, when it is made."""
+class KeyBody(LimitsBody):
+    """A key as it is now; `key` is what to send, told once, when it is made, and `used` whenever it is looked at."""
 
     id: Annotated[str, Field(pattern="^key_[0-9a-f]{32}$")]
     object: Literal["api_key"]
@@ -72,13 +67,12 @@ class KeyBody(TypedDict):
     name: str
     prefix: Annotated[str, Field(description="How it begins.")]
     scopes: list[ScopeName]
-    requests_per_minute: int | None
-    tokens_per_minute: int | None
     created_at: Time
     expires_at: Time | None
     revoked_at: Time | None
     last_used_at: Annotated[Time | None, Field(description="Give or take a minute.")]
     key: NotRequired[str]
+    used: NotRequired[UsedBody]
 
 
 class KeyList(TypedDict):
@@ -89,30 +83,21 @@ class KeyList(TypedDict):
     next_cursor: Annotated[str | None, Field(description="For the parameter `cursor`; null on the last page.")]
 
 
-def key_body(key: ApiKey, text: str | None = None) -> KeyBody:
-    """The JSON of a key; with its text, where that is to be shown."""
-    body: KeyBody = {
+def key_body(key: ApiKey) -> KeyBody:
+    """The JSON of a key, without its text and what it has."""
+    told = {
         "id": key.id,
         "object": "api_key",
         "tenant": key.tenant,
         "name": key.name,
         "prefix": f"ktq_{key.prefix}",
         "scopes": sorted(key.scopes),
-        "requests_per_minute": key.rates.requests_per_minute,
-        "tokens_per_minute": key.rates.tokens_per_minute,
         "created_at": rfc3339(key.created_at),
         "expires_at": _time(key.expires_at),
         "revoked_at": _time(key.revoked_at),
         "last_used_at": _time(key.last_used_at),
     }
-    if text is not None:
-        body["key"] = text
-    return body
-
-
-def rates_of(asked: Any) -> Rates:
-    """The limits in a request."""
-    return Rates(asked.get("requests_per_minute"), asked.get("tokens_per_minute"))
+    return cast("KeyBody", told | limits_body(key.limits))
 
 
 def _time(instant: int | None) -> str | None:

@@ -28,7 +28,7 @@ class ApiServices(Protocol):
 
     @property
     def keys(self) -> Keys:
-        """Make, see, revoke and rotate keys."""
+        """Make, see, limit, revoke and rotate keys."""
 
     @property
     def quotas(self) -> Quotas:

@@ -11,12 +11,11 @@ from typing_extensions import TypedDict
 from api.answers import JSON, Answer, answer
 from api.body import decode, read, require_type
 from api.inputs import STRICT
-from api.key_shapes import Limit, RequestRate, TokenRate, rates_of
+from api.limits import Limit, LimitsBody, LimitsRequest, UsedBody, limits_body, limits_of, used_body
 from api.query import parameters
 from api.services import ApiServices
 from api.shapes import Shape
 from ktqueue.errors import NotFound
-from ktqueue.quotas import Used
 from ktqueue.tenant import TENANT_NAME, Tenant
 
 TENANTS = "/api/v1/tenants"
@@ -25,41 +24,19 @@ HEAVIEST = 1_000.0
 
 
 @with_config(STRICT)
-class TenantLimits(TypedDict, total=False):
+class TenantLimits(LimitsRequest, total=False):
     """What shall hold for a tenant; what is left out is no limit, and a weight of 1."""
 
     weight: Annotated[float, Field(gt=0, le=HEAVIEST, description="Its part of a lane, as to the others'.")]
-    requests_per_minute: RequestRate
-    tokens_per_minute: TokenRate
-    queued_jobs: Annotated[Limit, Field(description="Most jobs that wait.")]
-    unfinished_jobs: Annotated[Limit, Field(description="Most jobs that wait or run.")]
-    queued_bytes: Annotated[Limit, Field(description="Most bytes of input, params and metadata of jobs that wait.")]
-    stored_bytes: Annotated[Limit, Field(description="Most bytes of those and of results, of all jobs that are kept.")]
     running_jobs: Annotated[Limit, Field(description="Most jobs that run at once, of all models; others wait.")]
 
 
-class UsedBody(TypedDict):
-    """What it has of what its limits of these names bound, as counted within the last seconds."""
-
-    queued_jobs: int
-    unfinished_jobs: int
-    queued_bytes: int
-    stored_bytes: int
-    running_jobs: int
-
-
-class TenantBody(TypedDict):
+class TenantBody(LimitsBody):
     """What holds for a tenant; null is no limit."""
 
     id: str
     object: Literal["tenant"]
     weight: float
-    requests_per_minute: int | None
-    tokens_per_minute: int | None
-    queued_jobs: int | None
-    unfinished_jobs: int | None
-    queued_bytes: int | None
-    stored_bytes: int | None
     running_jobs: int | None
     used: UsedBody
 
@@ -107,43 +84,19 @@ class Tenants:
         name = _checked(tenant)
         require_type(request, JSON)
         asked: Any = LIMITS.parse(decode(read(request, MOST_BYTES)))
-        wanted = Tenant(
-            name,
-            weight=float(asked.get("weight", 1.0)),
-            rates=rates_of(asked),
-            queued_jobs=asked.get("queued_jobs"),
-            unfinished_jobs=asked.get("unfinished_jobs"),
-            queued_bytes=asked.get("queued_bytes"),
-            stored_bytes=asked.get("stored_bytes"),
-            running_jobs=asked.get("running_jobs"),
-        )
+        weight = float(asked.get("weight", 1.0))
+        wanted = Tenant(name, weight, limits_of(asked), asked.get("running_jobs"))
         return answer(self._body(self._keys.put_tenant(wanted)))
 
     def _body(self, tenant: Tenant) -> TenantBody:
-        return tenant_body(tenant, self._quotas.used(tenant.name))
-
-
-def tenant_body(tenant: Tenant, used: Used) -> TenantBody:
-    """The JSON of a tenant."""
-    return {
-        "id": tenant.name,
-        "object": "tenant",
-        "weight": tenant.weight,
-        "requests_per_minute": tenant.rates.requests_per_minute,
-        "tokens_per_minute": tenant.rates.tokens_per_minute,
-        "queued_jobs": tenant.queued_jobs,
-        "unfinished_jobs": tenant.unfinished_jobs,
-        "queued_bytes": tenant.queued_bytes,
-        "stored_bytes": tenant.stored_bytes,
-        "running_jobs": tenant.running_jobs,
-        "used": {
-            "queued_jobs": used.queued_jobs,
-            "unfinished_jobs": used.unfinished_jobs,
-            "queued_bytes": used.queued_bytes,
-            "stored_bytes": used.stored_bytes,
-            "running_jobs": used.running_jobs,
-        },
-    }
+        return {
+            "id": tenant.name,
+            "object": "tenant",
+            "weight": tenant.weight,
+            "running_jobs": tenant.running_jobs,
+            **limits_body(tenant.limits),
+            "used": used_body(self._quotas.used(tenant.name)),
+        }
 
 
 def _checked(name: str) -> str:

@@ -66,7 +66,7 @@ class KeyAccess:
         if key is None or not same or not key.valid(self._registry.now()):
             raise Unauthenticated("this key is unknown, revoked or expired", given=True)
         self._used(key.id)
-        return Caller(key.tenant, key.scopes, key.id, key.rates)
+        return Caller(key.tenant, key.scopes, key.counted_as, key.limits)
 
     def forget(self, key_id: str) -> None:
         """Read this key again: it was changed here."""

@@ -282,6 +282,7 @@ class Intake:
             webhook_target=webhook.target if webhook else None,
             webhook_events=int(webhook.events) if webhook else 0,
             tenant=submission.tenant,
+            key=submission.caller.key,
             cost=cost,
         )
 

@@ -108,7 +108,7 @@ class Job:
     share an engine with it, itself included.
     ``device_s`` is its share of the steps that the attempt took which ended it, in seconds, and ``ride`` are those.
     ``size`` is the bytes of input, params and metadata, as JSON; ``cost`` an estimate of its tokens; ``webhook_…`` are
-    the parts of `webhook`.
+    the parts of `webhook`. ``key`` is what it is counted as besides its tenant's, if it came with a key.
     """
 
     id: str
@@ -146,6 +146,7 @@ class Job:
     tenant: str = DEFAULT_TENANT
     cost: int = 1
     ride: Ride | None = None
+    key: str | None = None
 
     @property
     def webhook(self) -> Webhook | None:

@@ -9,7 +9,7 @@ from ktqueue.api_key import kept_of, new_parts
 from ktqueue.errors import Conflict, Invalid, NotFound
 from ktqueue.job import uuid7_hex
 from ktqueue.registry.base import ApiKey, KeyQuery, Registry
-from ktqueue.tenant import Rates, Scope, Tenant, checked_tenant
+from ktqueue.tenant import Limits, Scope, Tenant, checked_tenant
 
 OVERLAP_S = 86_400
 """How long a key that was rotated stays valid if nobody says otherwise."""
@@ -23,7 +23,7 @@ class KeyRequest:
     name: str
     scopes: frozenset[Scope]
     expires_at: int | None = None
-    rates: Rates = Rates()  # noqa: RUF009 - frozen, so sharing it is safe
+    limits: Limits = Limits()  # noqa: RUF009 - frozen, so sharing it is safe
 
 
 class Keys:
@@ -62,14 +62,22 @@ class Keys:
         return self.get(key_id)
 
     def rotate(self, key_id: str, overlap_s: int = OVERLAP_S) -> tuple[ApiKey, str]:
-        """A new key that is like this one, which ends in ``overlap_s``. Raises NotFound; Conflict if it has ended."""
+        """A new key that is like this one, which ends in ``overlap_s``. Raises NotFound; Conflict if it has ended.
+
+        What is counted of the old one is counted of the new one, too.
+        """
         old, now = self.get(key_id), self._registry.now()
         if not old.valid(now):
             raise Conflict(f"{key_id} has ended; make a new key")
-        new, text = _made(KeyRequest(old.tenant, old.name, old.scopes, old.expires_at, old.rates), now)
+        new, text = _made(KeyRequest(old.tenant, old.name, old.scopes, old.expires_at, old.limits), now, old.counted_as)
         if not self._registry.replace_key(key_id, new, now + overlap_s * 1000):
             raise NotFound(f"there is no key {key_id}")
         return new, text
+
+    def limit(self, key_id: str, limits: Limits) -> ApiKey:
+        """Let these limits hold for a key from now on, and for what it was rotated to. Raises NotFound."""
+        self._registry.limit_key(key_id, limits)
+        return self.get(key_id)
 
     def tenant(self, name: str) -> Tenant:
         """What holds for a tenant; nobody has to be written down to be one. Raises Invalid."""
@@ -86,7 +94,7 @@ class Keys:
         return tenant
 
 
-def _made(asked: KeyRequest, now: int) -> tuple[ApiKey, str]:
+def _made(asked: KeyRequest, now: int, origin: str | None = None) -> tuple[ApiKey, str]:
     parts = new_parts()
     kept = kept_of(parts.secret)
     key = ApiKey(
@@ -99,6 +107,7 @@ def _made(asked: KeyRequest, now: int) -> tuple[ApiKey, str]:
         digest=kept.digest,
         created_at=now,
         expires_at=asked.expires_at,
-        rates=asked.rates,
+        origin=origin,
+        limits=asked.limits,
     )
     return key, str(parts)

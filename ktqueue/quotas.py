@@ -1,30 +1,28 @@
 """What a tenant, and a key, may spend: requests and tokens in a minute, jobs that are not finished, bytes of jobs.
 
-Rates are counted in Redis; while it is away nothing is refused for them. How much a tenant has waiting is counted in
-the store now and then, with what this process let in since: so it holds give or take what others let in meanwhile.
+A limit is a limit, whoever's it is. Rates are counted in Redis; while it is away nothing is refused for them. The rest
+is counted in the store, as `ktqueue.counted` has it.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
+from typing import NamedTuple
 
+from ktqueue.counted import Counted, Used
 from ktqueue.errors import LanesUnavailable, LimitExceeded, StoreUnavailable
 from ktqueue.job import Job
 from ktqueue.rates.base import WINDOW_S, Left, RateCounters
 from ktqueue.registry.base import Registry
-from ktqueue.store.base import Store, TenantCensus
-from ktqueue.tenant import Caller, Tenant
+from ktqueue.store.base import Store
+from ktqueue.tenant import Caller, Limits, Tenant
 
 BELIEVED_S = 2.0
 """How long limits that were read are believed, and so how soon a change of them acts."""
-COUNTED_S = 1.0
-COUNTING_SHARE = 20
-"""Counting a large backlog takes long; it is done for at most one part of the time in so many."""
 FULL_RETRY_AFTER_S = 5
 STORED_RETRY_AFTER_S = 60
 """What ended goes when it is deleted, by its tenant or past its retention, which is looked for about so often."""
@@ -39,39 +37,19 @@ class Standing:
     left: Left
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What a tenant has of what its limits of these names bound."""
+class _Bound(NamedTuple):
+    """The limits of a tenant, or of a key, and where it is counted what that has. Rates have ``prefix`` before them."""
 
-    queued_jobs: int
-    unfinished_jobs: int
-    queued_bytes: int
-    stored_bytes: int
-    running_jobs: int
-
-
-def used_of(census: TenantCensus, jobs: int = 0, size: int = 0) -> Used:
-    """What was counted, and ``jobs`` of ``size`` bytes that were let in since."""
-    queued = census.queued + jobs
-    return Used(queued, queued + census.running, census.size + size, census.stored + size, census.running)
-
-
-@dataclass(slots=True)
-class _Count:
-    """What tenants had when they were counted, and what was let in since."""
-
-    until: float = 0.0
-    tenants: Mapping[str, TenantCensus] = field(default_factory=dict)
-    jobs: Counter[str] = field(default_factory=Counter)
-    size: Counter[str] = field(default_factory=Counter)
-
-    def used(self, name: str) -> Used:
-        """What a tenant has by now."""
-        return used_of(self.tenants.get(name) or TenantCensus(name), self.jobs[name], self.size[name])
+    kind: str
+    name: str
+    limits: Limits
+    counted: Counted
+    spender: str
+    prefix: str
 
 
 class Quotas:
-    """The limits of all tenants, as one process keeps them. Thread-safe."""
+    """The limits of all tenants and keys, as one process keeps them. Thread-safe."""
 
     def __init__(
         self,
@@ -81,58 +59,66 @@ class Quotas:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
-        self._store = store
         self._counters = counters
         self._clock = clock
         self._tenants: Mapping[str, Tenant] = {}
         self._tenants_until = 0.0
-        self._count = _Count()
+        self._of_tenants = Counted(store.tenant_census, clock)
+        self._of_keys = Counted(store.key_census, clock)
         self._lock = Lock()
 
     def request(self, caller: Caller) -> list[Standing]:
         """Count a request; how the limits on requests stand then. Raises LimitExceeded."""
-        rates = self._tenant(caller.tenant).rates, caller.rates
-        return self._spend("requests", caller, [rate.requests_per_minute for rate in rates], 1, whole=True)
+        bounds = [(bound, bound.limits.requests_per_minute) for bound in self._bounds(caller)]
+        return self._spend("requests", bounds, 1, whole=True)
 
     def admit(self, jobs: Sequence[Job], caller: Caller) -> None:
-        """Count these jobs in, all of one tenant. Raises LimitExceeded, StoreUnavailable."""
-        tenant = self._tenant(caller.tenant)
-        counted = tenant.queued_jobs, tenant.unfinished_jobs, tenant.queued_bytes, tenant.stored_bytes
-        if any(most is not None for most in counted):
-            self._check_counts(tenant, jobs)
-        rates = tenant.rates, caller.rates
-        tokens = sum(job.cost for job in jobs)
-        self._spend("tokens", caller, [rate.tokens_per_minute for rate in rates], tokens, whole=len(jobs) == 1)
+        """Count these jobs in, all of one caller. Raises LimitExceeded, StoreUnavailable."""
+        bounds = self._bounds(caller)
+        counted = [bound for bound in bounds if bound.limits.counted]
+        if counted:
+            self._count(counted, len(jobs), sum(job.size for job in jobs))
+        tokens = [(bound, bound.limits.tokens_per_minute) for bound in bounds]
+        self._spend("tokens", tokens, sum(job.cost for job in jobs), whole=len(jobs) == 1)
 
     def used(self, tenant: str) -> Used:
         """What a tenant has, as counted within the last seconds. Raises StoreUnavailable."""
         with self._lock:
-            return self._counted().used(tenant)
+            return self._of_tenants.used(tenant)
+
+    def used_by_key(self, counted_as: str) -> Used:
+        """The same of a key, and of all that are counted with it."""
+        with self._lock:
+            return self._of_keys.used(counted_as)
+
+    def _bounds(self, caller: Caller) -> list[_Bound]:
+        tenant = caller.tenant
+        bounds = [
+            _Bound("tenant", tenant, self._tenant(tenant).limits, self._of_tenants, f"tenant:{tenant}", prefix="")
+        ]
+        if caller.key is not None:
+            bounds.append(_Bound("key", caller.key, caller.limits, self._of_keys, caller.key, prefix="key-"))
+        return bounds
 
     def _spend(
-        self, what: str, caller: Caller, mosts: Sequence[int | None], cost: int, *, whole: bool
+        self, what: str, bounds: Sequence[tuple[_Bound, int | None]], cost: int, *, whole: bool
     ) -> list[Standing]:
         """A ``whole`` that is more than a minute's worth takes a whole minute; a group is to come in parts."""
         standings: list[Standing] = []
         try:
-            for name, counter, most in self._counters_of(what, caller, mosts):
+            for bound, most in bounds:
+                if most is None:
+                    continue
+                counter = f"{what}:{bound.spender}"
                 spent = (whole or cost <= most) and self._counters.spend(counter, most, min(cost, most))
-                standings.append(Standing(name, most, self._counters.left(counter, most)))
+                standings.append(Standing(bound.prefix + what, most, self._counters.left(counter, most)))
                 if not spent:
-                    message = f"{most} {what} in a minute is the limit of this {'key' if '-' in name else 'tenant'}"
+                    message = f"{most} {what} in a minute is the limit of this {bound.kind}"
                     after_s = _until_there_is(min(cost, most), standings[-1])
                     raise LimitExceeded(message, retry_after_s=after_s, standings=standings)
         except LanesUnavailable:
             return []
         return standings
-
-    @staticmethod
-    def _counters_of(what: str, caller: Caller, mosts: Sequence[int | None]) -> Iterator[tuple[str, str, int]]:
-        of_tenant, of_key = mosts
-        if of_tenant is not None:
-            yield what, f"{what}:tenant:{caller.tenant}", of_tenant
-        if of_key is not None and caller.key_id is not None:
-            yield f"key-{what}", f"{what}:{caller.key_id}", of_key
 
     def _tenant(self, name: str) -> Tenant:
         if self._clock() >= self._tenants_until:
@@ -143,39 +129,27 @@ class Quotas:
                 self._tenants = {tenant.name: tenant for tenant in self._registry.tenants()}
         return self._tenants.get(name) or Tenant(name)
 
-    def _check_counts(self, tenant: Tenant, jobs: Sequence[Job]) -> None:
-        more, size = len(jobs), sum(job.size for job in jobs)
+    def _count(self, bounds: Sequence[_Bound], jobs: int, size: int) -> None:
         with self._lock:
-            count = self._counted()
-            had = count.used(tenant.name)
-            _refuse_above(tenant.queued_jobs, had.queued_jobs, more, "jobs that wait (queued_jobs)")
-            _refuse_above(
-                tenant.unfinished_jobs, had.unfinished_jobs, more, "jobs that are not finished (unfinished_jobs)"
-            )
-            _refuse_above(tenant.queued_bytes, had.queued_bytes, size, "bytes of jobs that wait (queued_bytes)")
-            _refuse_above(
-                tenant.stored_bytes,
-                had.stored_bytes,
-                size,
-                "bytes of jobs that are kept (stored_bytes)",
-                retry_after_s=STORED_RETRY_AFTER_S,
-            )
-            count.jobs[tenant.name] += more
-            count.size[tenant.name] += size
-
-    def _counted(self) -> _Count:
-        began = self._clock()
-        if began >= self._count.until:
-            tenants = {census.tenant: census for census in self._store.tenant_census()}
-            now = self._clock()
-            self._count = _Count(now + max(COUNTED_S, COUNTING_SHARE * (now - began)), tenants)
-        return self._count
+            for bound in bounds:
+                _refuse_above(bound, bound.counted.used(bound.name), jobs, size)
+            for bound in bounds:
+                bound.counted.let_in(bound.name, jobs, size)
 
 
-def _refuse_above(most: int | None, had: int, more: int, what: str, *, retry_after_s: int = FULL_RETRY_AFTER_S) -> None:
-    if most is not None and had + more > most:
-        message = f"this tenant may have {most} {what}; it has {had}, and this would add {more}"
-        raise LimitExceeded(message, retry_after_s=retry_after_s)
+def _refuse_above(bound: _Bound, had: Used, jobs: int, size: int) -> None:
+    """Raises LimitExceeded if so many more jobs, of so many bytes, would be too many."""
+    limits, short, long = bound.limits, FULL_RETRY_AFTER_S, STORED_RETRY_AFTER_S
+    checks = (
+        (limits.queued_jobs, had.queued_jobs, jobs, short, "jobs that wait (queued_jobs)"),
+        (limits.unfinished_jobs, had.unfinished_jobs, jobs, short, "jobs that are not finished (unfinished_jobs)"),
+        (limits.queued_bytes, had.queued_bytes, size, short, "bytes of jobs that wait (queued_bytes)"),
+        (limits.stored_bytes, had.stored_bytes, size, long, "bytes of jobs that are kept (stored_bytes)"),
+    )
+    for most, has, more, retry_after_s, what in checks:
+        if most is not None and has + more > most:
+            message = f"this {bound.kind} may have {most} {what}; it has {has}, and this would add {more}"
+            raise LimitExceeded(message, retry_after_s=retry_after_s)
 
 
 def _until_there_is(cost: int, standing: Standing) -> int:

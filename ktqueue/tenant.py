@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -36,40 +36,55 @@ CLIENT_SCOPES = frozenset(scope for scope in Scope if not scope.endswith(":admin
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
-    """Most requests, and most tokens (estimated when a job is submitted), in a minute; None is no limit."""
+class Limits:
+    """The most that a tenant may have, or a key. None is no limit.
+
+    Tokens are estimated when a job is submitted. ``unfinished_jobs`` counts those that wait and those that run,
+    ``queued_bytes`` the input, params and metadata of those that wait, ``stored_bytes`` those of all jobs that are
+    kept, and their results.
+    """
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    queued_jobs: int | None = None
+    unfinished_jobs: int | None = None
+    queued_bytes: int | None = None
+    stored_bytes: int | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether jobs must be counted before one more is let in."""
+        counts = self.queued_jobs, self.unfinished_jobs, self.queued_bytes, self.stored_bytes
+        return any(most is not None for most in counts)
+
+
+LIMITS = tuple(field.name for field in fields(Limits))
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
     """Whose jobs they are: its part of a lane that is short of room is as ``weight`` is to the others'.
 
-    None is no limit. ``unfinished_jobs`` counts those that wait and those that run, ``queued_bytes`` the input,
-    params and metadata of those that wait, ``stored_bytes`` those of all jobs that are kept, and their results. Who
-    has reached ``running_jobs`` is not refused: its jobs wait.
+    Who has reached ``running_jobs`` is not refused: its jobs wait.
     """
 
     name: str
     weight: float = 1.0
-    rates: Rates = Rates()
-    queued_jobs: int | None = None
-    unfinished_jobs: int | None = None
-    queued_bytes: int | None = None
-    stored_bytes: int | None = None
+    limits: Limits = Limits()
     running_jobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request: it sees and changes what is ``tenant``'s and nothing else, within its scopes."""
+    """Who sent a request: it sees and changes what is ``tenant``'s and nothing else, within its scopes.
+
+    ``key`` is what its jobs are counted as, besides as the tenant's, and ``limits`` hold for those; see `ApiKey`.
+    """
 
     tenant: str = DEFAULT_TENANT
     scopes: frozenset[Scope] = ALL_SCOPES
-    key_id: str | None = None
-    rates: Rates = Rates()
+    key: str | None = None
+    limits: Limits = Limits()
 
 
 def checked_tenant(name: str) -> str:

@@ -1,23 +1,24 @@
-"""``ktqueue keys``: make, list, revoke and rotate keys, in the database itself: the first is made without a key."""
+"""``ktqueue keys``: make, list, limit, revoke and rotate keys, in the database itself, so the first needs none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ktqueue.cli.app import App, json_option
+from ktqueue.cli.limits import limit_options, show_used
 from ktqueue.cli.show import compact, pairs, table
-from ktqueue.tenant import ALL_SCOPES, CLIENT_SCOPES, DEFAULT_TENANT, Rates, Scope, scopes_named
+from ktqueue.tenant import ALL_SCOPES, CLIENT_SCOPES, DEFAULT_TENANT, Limits, Scope, scopes_named
 
 if TYPE_CHECKING:
     from ktqueue.keys import Keys
     from ktqueue.registry.base import ApiKey
 
 DAY_MS = 86_400_000
-RATE = click.IntRange(min=1)
 
 
 @contextmanager
@@ -33,12 +34,6 @@ def opened(app: App) -> Iterator[Keys]:
         registry.close()
 
 
-def rates(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options of `Rates`."""
-    function = click.option("--tokens-per-minute", type=RATE, help="Most tokens submitted, estimated.")(function)
-    return click.option("--requests-per-minute", type=RATE, help="Most requests.")(function)
-
-
 @click.group()
 def keys() -> None:
     """Make and end API keys, in the database of KTQ_DATABASE_URL or KTQ_HOME."""
@@ -50,20 +45,20 @@ def keys() -> None:
 @click.option("--scope", "scopes", multiple=True, help="What it allows, any number; left out: all but admin.")
 @click.option("--admin", is_flag=True, help="Every scope: an operator's key.")
 @click.option("--expires-in-days", type=click.IntRange(min=1, max=36_500), help="Left out: never.")
-@rates
+@limit_options
 @json_option
 @click.pass_obj
 def create(
     app: App,
+    /,
     *,
     tenant: str,
     name: str,
     scopes: Sequence[str],
     admin: bool,
     expires_in_days: int | None,
-    requests_per_minute: int | None,
-    tokens_per_minute: int | None,
     as_json: bool,
+    **limits: int | None,
 ) -> None:
     """Make a key; it is shown this once."""
     from ktqueue.keys import KeyRequest
@@ -71,8 +66,7 @@ def create(
     chosen = ALL_SCOPES if admin else scopes_named(scopes) if scopes else CLIENT_SCOPES
     with opened(app) as use:
         expires_at = None if expires_in_days is None else use.now() + expires_in_days * DAY_MS
-        limits = Rates(requests_per_minute, tokens_per_minute)
-        _show(*use.create(KeyRequest(tenant, name, chosen, expires_at, limits)), as_json=as_json)
+        _show(*use.create(KeyRequest(tenant, name, chosen, expires_at, Limits(**limits))), as_json=as_json)
 
 
 @keys.command(name="list")
@@ -92,6 +86,29 @@ def list_keys(app: App, tenant: str | None, limit: int, as_json: bool) -> None:
         return
     rows = [(key.id, f"ktq_{key.prefix}…", key.tenant, key.name, _scopes(key), _state(key, now)) for key in found]
     table(("id", "begins with", "tenant", "name", "scopes", "state"), rows)
+
+
+@keys.command(name="set")
+@click.argument("key_id", metavar="ID")
+@limit_options
+@json_option
+@click.pass_obj
+def set_key(app: App, /, key_id: str, *, as_json: bool, **limits: int | None) -> None:
+    """Let these limits hold for a key, and what it was rotated to, within seconds; what is left out is no limit."""
+    with opened(app) as use:
+        key = use.limit(key_id, Limits(**limits))
+    if as_json:
+        click.echo(compact(_document(key)))
+        return
+    pairs({"id": key.id, "tenant": key.tenant, **asdict(key.limits)})
+
+
+@keys.command()
+@json_option
+@click.pass_obj
+def used(app: App, *, as_json: bool) -> None:
+    """Show what each key has of what limits bound; keys that came of one by rotation have it together."""
+    show_used(app, "key", as_json=as_json)
 
 
 @keys.command()
@@ -134,6 +151,7 @@ def _document(key: ApiKey) -> dict[str, Any]:
         "prefix": f"ktq_{key.prefix}",
         "scopes": sorted(key.scopes),
         **{name: None if instant is None else rfc3339(instant) for name, instant in instants.items()},
+        **asdict(key.limits),
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ktqueue.tenant import Rates, Scope, Tenant
+from ktqueue.tenant import Limits, Scope, Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,8 @@ class ApiKey:
     """What is kept of a key: never its secret, only ``digest``, a hash of it salted with ``salt`` (both in hex).
 
     Its row is found by ``prefix``, which everybody may see. Instants in Unix milliseconds. Rows stay when a key has
-    ended.
+    ended. ``origin`` is the id of the key that it came of by rotation, once or more often; all that came of one have
+    the same limits, and share what they bound.
     """
 
     id: str
@@ -31,7 +32,13 @@ class ApiKey:
     expires_at: int | None = None
     revoked_at: int | None = None
     last_used_at: int | None = None
-    rates: Rates = Rates()  # noqa: RUF009 - frozen, so sharing it is safe
+    origin: str | None = None
+    limits: Limits = Limits()  # noqa: RUF009 - frozen, so sharing it is safe
+
+    @property
+    def counted_as(self) -> str:
+        """The id by which its jobs, and its requests, are counted."""
+        return self.origin or self.id
 
     def valid(self, now: int) -> bool:
         """Whether it still opens anything."""
@@ -73,6 +80,9 @@ class Registry(Protocol):
 
     def replace_key(self, key_id: str, new: ApiKey, until: int) -> bool:
         """Commit a new key beside one that is to end at ``until``, or sooner if it would have; whether there is one."""
+
+    def limit_key(self, key_id: str, limits: Limits) -> bool:
+        """Let these limits hold for a key, and for all that came of the same; whether there is one."""
 
     def used_keys(self, ids: Sequence[str]) -> None:
         """Note that these keys are used now."""

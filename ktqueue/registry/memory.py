@@ -7,7 +7,7 @@ from dataclasses import replace
 from threading import RLock
 
 from ktqueue.registry.base import ApiKey, KeyQuery
-from ktqueue.tenant import Tenant
+from ktqueue.tenant import Limits, Tenant
 
 
 class MemoryRegistry:
@@ -65,6 +65,17 @@ class MemoryRegistry:
                 return False
             self._keys[key_id] = replace(old, expires_at=min(until, old.expires_at or until))
             self._keys[new.id] = new
+        return True
+
+    def limit_key(self, key_id: str, limits: Limits) -> bool:
+        """Let these limits hold for a key, and for all that came of the same; whether there is one."""
+        with self._lock:
+            given = self._keys.get(key_id)
+            if given is None:
+                return False
+            for key in self._keys.values():
+                if key.counted_as == given.counted_as:
+                    self._keys[key.id] = replace(key, limits=limits)
         return True
 
     def used_keys(self, ids: Sequence[str]) -> None:

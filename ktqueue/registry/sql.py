@@ -13,7 +13,7 @@ from ktqueue.sql.clock import Clock, db_now
 from ktqueue.sql.database import Database
 from ktqueue.sql.dialects import among, insert_new
 from ktqueue.sql.tables import api_keys, tenants
-from ktqueue.tenant import Rates, Scope, Tenant
+from ktqueue.tenant import LIMITS, Limits, Scope, Tenant
 
 _this_key = api_keys.c.id == sa.bindparam("key_id")
 _this_tenant = tenants.c.name == sa.bindparam("tenant_name")
@@ -29,6 +29,13 @@ END_KEY = (
     sa.update(api_keys)
     .where(_this_key)
     .values(expires_at=sa.case((api_keys.c.expires_at < _until, api_keys.c.expires_at), else_=_until))
+)
+_counted_as = sa.func.coalesce(api_keys.c.origin, api_keys.c.id)
+COUNTED_AS = sa.select(_counted_as).where(_this_key)
+LIMIT_KEYS = (
+    sa.update(api_keys)
+    .where(_counted_as == sa.bindparam("origin_id"))
+    .values({name: sa.bindparam(f"new_{name}") for name in LIMITS})
 )
 USED_KEYS = sa.update(api_keys).where(among(api_keys.c.id)).values(last_used_at=db_now())
 TENANT = sa.select(tenants).where(_this_tenant)
@@ -107,6 +114,15 @@ class SqlRegistry:
                 connection.execute(ADD_KEY, _row_of_key(new))
         return found
 
+    def limit_key(self, key_id: str, limits: Limits) -> bool:
+        """Let these limits hold for a key, and for all that came of the same; whether there is one."""
+        changed = {f"new_{name}": value for name, value in asdict(limits).items()}
+        with self._database.transaction() as connection:
+            origin = connection.execute(COUNTED_AS, {"key_id": key_id}).scalar_one_or_none()
+            if origin is not None:
+                connection.execute(LIMIT_KEYS, changed | {"origin_id": origin})
+        return origin is not None
+
     def used_keys(self, ids: Sequence[str]) -> None:
         """Note that these keys are used now."""
         with self._database.writer() as connection:
@@ -138,27 +154,28 @@ class SqlRegistry:
 
 
 def _row_of_key(key: ApiKey) -> dict[str, Any]:
-    row = asdict(key)
-    rates: dict[str, Any] = row.pop("rates")
-    return row | rates | {"scopes": " ".join(sorted(key.scopes))}
+    return _with_limits_apart(asdict(key)) | {"scopes": " ".join(sorted(key.scopes))}
 
 
 def _key_of(row: sa.RowMapping) -> ApiKey:
     values = dict(row)
     scopes = frozenset(Scope(name) for name in values.pop("scopes").split())
-    return ApiKey(**_with_rates(values), scopes=scopes)
+    return ApiKey(**_with_limits(values), scopes=scopes)
 
 
 def _row_of_tenant(tenant: Tenant) -> dict[str, Any]:
-    row = asdict(tenant)
-    rates: dict[str, Any] = row.pop("rates")
-    return row | rates
+    return _with_limits_apart(asdict(tenant))
 
 
 def _tenant_of(row: sa.RowMapping) -> Tenant:
-    return Tenant(**_with_rates(dict(row)))
+    return Tenant(**_with_limits(dict(row)))
 
 
-def _with_rates(values: dict[str, Any]) -> dict[str, Any]:
-    rates = Rates(values.pop("requests_per_minute"), values.pop("tokens_per_minute"))
-    return values | {"rates": rates}
+def _with_limits(row: dict[str, Any]) -> dict[str, Any]:
+    limits = Limits(**{name: row.pop(name) for name in LIMITS})
+    return row | {"limits": limits}
+
+
+def _with_limits_apart(values: dict[str, Any]) -> dict[str, Any]:
+    limits: dict[str, Any] = values.pop("limits")
+    return values | limits

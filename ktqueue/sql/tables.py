@@ -73,6 +73,7 @@ jobs = sa.Table(
     sa.Column("device_s", sa.Double),
     _document("ride", nullable=True),
     sa.Column("stored", sa.Integer, nullable=False, server_default="0"),  # what it adds to `stored`, once it has ended
+    sa.Column("key", sa.Text),  # what it is counted as besides its tenant's, if it came with a key: `counted_as`
     sa.CheckConstraint(f"state IN ({', '.join(repr(str(state)) for state in JobState)})", name="jobs_state"),
     sa.CheckConstraint("(finished_at IS NULL) = (state IN ('queued', 'running'))", name="jobs_finished"),
 )
@@ -155,6 +156,14 @@ stored = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
 )
 """What jobs take that have ended and are not deleted."""
+
+stored_by_key = sa.Table(
+    "stored_by_key",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+)
+"""The same of those that came with a key, once more."""
 
 webhook_endpoints = sa.Table(
     "webhook_endpoints",
@@ -253,6 +262,11 @@ api_keys = sa.Table(
     sa.Column("last_used_at", sa.BigInteger),
     sa.Column("requests_per_minute", sa.BigInteger),
     sa.Column("tokens_per_minute", sa.BigInteger),
+    sa.Column("queued_jobs", sa.BigInteger),
+    sa.Column("unfinished_jobs", sa.BigInteger),
+    sa.Column("queued_bytes", sa.BigInteger),
+    sa.Column("stored_bytes", sa.BigInteger),
+    sa.Column("origin", sa.Text),  # of which it came by rotation; None: of none
 )
 
 
@@ -266,7 +280,7 @@ def _partial(name: str, where: sa.ColumnElement[bool], *columns: sa.Column[Any])
 
 
 # A lane in its order. The other columns ride along so that `waiting` and `census` need not touch the rows.
-_ALONG = ("due_at", "state", "company", "size", "tenant", "priority", "cost", "deadline_at")
+_ALONG = ("due_at", "state", "company", "size", "tenant", "priority", "cost", "deadline_at", "key")
 _partial(
     "jobs_lane",
     is_state(JobState.QUEUED) & jobs.c.company.is_(None),
@@ -277,8 +291,8 @@ _partial(
     is_state(JobState.QUEUED) & jobs.c.company.is_not(None),
     *(jobs.c[name] for name in ("model", "company", "rank", "id")),
 )
-# The few that run, counted by lane and by tenant. Not by lease_until: a heartbeat would then rewrite the index.
-_partial("jobs_running", is_state(JobState.RUNNING), jobs.c.model, jobs.c.tenant, jobs.c.state)
+# The few that run, counted by lane, tenant and key. Not by lease_until: a heartbeat would then rewrite the index.
+_partial("jobs_running", is_state(JobState.RUNNING), *(jobs.c[name] for name in ("model", "tenant", "state", "key")))
 _partial("jobs_scheduled", is_state(JobState.QUEUED) & jobs.c.run_at.is_not(None), jobs.c.run_at)
 _partial("jobs_deadline", jobs.c.deadline_at.is_not(None) & jobs.c.finished_at.is_(None), jobs.c.deadline_at)
 # Lists, newest first. The model rides along: a list of one model's jobs then passes over the others in the index.

@@ -73,10 +73,10 @@ class LaneCensus:
 
 
 @dataclass(frozen=True, slots=True)
-class TenantCensus:
-    """How many jobs of a tenant wait and run, the bytes of those that wait, and of all, the ended ones too."""
+class Census:
+    """How many jobs of a tenant, or a key, wait and run, the bytes of those that wait, and of all, ended ones too."""
 
-    tenant: str
+    whose: str
     queued: int = 0
     running: int = 0
     size: int = 0
@@ -238,11 +238,14 @@ class Store(Protocol):
     def census(self) -> list[LaneCensus]:
         """Every lane with at least one job queued or running."""
 
-    def tenant_census(self) -> list[TenantCensus]:
+    def tenant_census(self) -> list[Census]:
         """Every tenant with at least one job queued or running, or with ended ones that take some bytes.
 
         What has ended is not counted anew: that sum is written where jobs are ended and deleted.
         """
+
+    def key_census(self) -> list[Census]:
+        """The same of keys."""
 
     def usage(self, query: UsageQuery) -> list[DayOfUse]:
         """What was used by the jobs that ended, by day, tenant and model; written where they are ended.

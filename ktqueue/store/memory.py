@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import nsmallest
-from itertools import groupby
 from threading import RLock
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ import orjson
 from ktqueue.job import Attempt, Fence, Job, JobState, Verdict, ended_size, last_attempt, outcome_of
 from ktqueue.lateness import too_late
 from ktqueue.store.base import (
+    Census,
     Due,
     Holder,
     IdempotencyKey,
@@ -25,7 +25,6 @@ from ktqueue.store.base import (
     Pruned,
     Queued,
     Quota,
-    TenantCensus,
 )
 from ktqueue.tenant import NOBODY
 from ktqueue.turns import Entry, entry_of
@@ -426,12 +425,22 @@ class MemoryStore:
             oldest_due_at=min(due, default=None),
         )
 
-    def tenant_census(self) -> list[TenantCensus]:
+    def tenant_census(self) -> list[Census]:
         """Every tenant with at least one job queued or running, or with ended ones that take some bytes."""
+        return self._census_of(lambda job: job.tenant)
+
+    def key_census(self) -> list[Census]:
+        """The same of keys."""
+        return self._census_of(lambda job: job.key)
+
+    def _census_of(self, whose: Callable[[Job], str | None]) -> list[Census]:
+        found: defaultdict[str, list[Job]] = defaultdict(list)
         with self._lock:
-            jobs = sorted(self._jobs.values(), key=_whose)
-        found = (_tenant(name, list(theirs)) for name, theirs in groupby(jobs, _whose))
-        return [census for census in found if census != TenantCensus(census.tenant)]
+            for job in self._jobs.values():
+                if (name := whose(job)) is not None:
+                    found[name].append(job)
+        counted = (_census(name, theirs) for name, theirs in sorted(found.items()))
+        return [census for census in counted if census != Census(census.whose)]
 
     def usage(self, query: UsageQuery) -> list[DayOfUse]:
         """What was used, by day, tenant and model."""
@@ -480,14 +489,10 @@ class MemoryStore:
         self._jobs[job.id] = replace(job, **values)
 
 
-def _whose(job: Job) -> str:
-    return job.tenant
-
-
-def _tenant(name: str, jobs: Sequence[Job]) -> TenantCensus:
+def _census(whose: str, jobs: Sequence[Job]) -> Census:
     queued = [job for job in jobs if job.state is JobState.QUEUED]
-    return TenantCensus(
-        name,
+    return Census(
+        whose,
         queued=len(queued),
         running=sum(job.state is JobState.RUNNING for job in jobs),
         size=sum(job.size for job in queued),

@@ -20,7 +20,7 @@ ATTEMPT_COLUMNS = tuple(attempts.c[field.name] for field in fields(Attempt))
 NEW_ROW = (
     *("id", "model", "task", "state", "priority", "rank", "attempt", "claims", "max_attempts", "created_at", "run_at"),
     *("scheduled_for", "deadline_at", "retry_of", "metadata", "params", "input", "size"),
-    *("webhook_url", "webhook_target", "webhook_events", "tenant", "cost"),
+    *("webhook_url", "webhook_target", "webhook_events", "tenant", "cost", "key"),
 )
 """What `row_of` gives."""
 
@@ -55,6 +55,7 @@ def row_of(job: Job) -> dict[str, Any]:
         "webhook_events": job.webhook_events,
         "tenant": job.tenant,
         "cost": job.cost,
+        "key": job.key,
     }
 
 
@@ -91,6 +92,7 @@ class Running(NamedTuple):
     model: str
     webhook_events: int
     size: int
+    key: str | None
 
 
 def attempt_row(running: Running, verdict: Verdict) -> dict[str, Any]:

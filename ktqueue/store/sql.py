@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from ktqueue.job import Attempt, Job, JobState, Verdict, ended_size
 from ktqueue.sql.clock import Clock
 from ktqueue.sql.database import Database
-from ktqueue.store import billing, noting, statements, storing
+from ktqueue.store import billing, counting, noting, statements, storing
 from ktqueue.store.base import (
+    Census,
     Due,
     Holder,
     IdempotencyKey,
@@ -23,7 +24,6 @@ from ktqueue.store.base import (
     Pruned,
     Queued,
     Quota,
-    TenantCensus,
 )
 from ktqueue.store.rows import (
     Running,
@@ -210,7 +210,7 @@ class SqlStore:
             for job, verdict, _ in ended:
                 bill.add(job.tenant, job.model, verdict.state, verdict.usage, verdict.device_s or 0.0)
             billing.write(connection, bill)
-            storing.add(connection, ((job.tenant, size) for job, _, size in ended))
+            storing.add(connection, ((job.tenant, job.key, size) for job, _, size in ended))
         return {job.id for job, _ in fenced}
 
     def tell_progress(self, token: str, progress: Mapping[str, float]) -> None:
@@ -315,12 +315,17 @@ class SqlStore:
     def census(self) -> list[LaneCensus]:
         """Every lane with at least one job queued or running."""
         with self._database.reader() as connection:
-            return [LaneCensus(*row) for row in connection.execute(statements.CENSUS)]
+            return [LaneCensus(*row) for row in connection.execute(counting.CENSUS)]
 
-    def tenant_census(self) -> list[TenantCensus]:
+    def tenant_census(self) -> list[Census]:
         """Every tenant with at least one job queued or running, or with ended ones that take some bytes."""
         with self._database.reader() as connection:
-            return [TenantCensus(*row) for row in connection.execute(statements.TENANT_CENSUS)]
+            return [Census(*row) for row in connection.execute(counting.TENANT_CENSUS)]
+
+    def key_census(self) -> list[Census]:
+        """The same of keys."""
+        with self._database.reader() as connection:
+            return [Census(*row) for row in connection.execute(counting.KEY_CENSUS)]
 
     def usage(self, query: UsageQuery) -> list[DayOfUse]:
         """What was used, by day, tenant and model."""
@@ -435,11 +440,11 @@ def _end(connection: sa.Connection, jobs: Sequence[Job], state: JobState, note: 
     bill = Bill()
     bill.add_unheard(jobs, state)
     billing.write(connection, bill)
-    storing.add(connection, ((job.tenant, job.size) for job in jobs))
+    storing.add(connection, ((job.tenant, job.key, job.size) for job in jobs))
 
 
-def _forget(connection: sa.Connection, ids: Sequence[str], freed: Sequence[tuple[str, int]]) -> None:
-    """What goes with jobs that were deleted: ``freed`` are their tenants and bytes."""
+def _forget(connection: sa.Connection, ids: Sequence[str], freed: Sequence[storing.Size]) -> None:
+    """What goes with jobs that were deleted; ``freed`` is what they took."""
     for statement in statements.FORGET:
         connection.execute(statement, {"ids": list(ids)})
     storing.add(connection, freed)

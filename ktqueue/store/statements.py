@@ -21,7 +21,6 @@ from ktqueue.sql.tables import (
     in_state,
     is_state,
     jobs,
-    stored,
 )
 from ktqueue.store.base import JobQuery, Queued
 from ktqueue.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS, NEW_ROW, Running
@@ -252,40 +251,6 @@ WAITING_AFTER = WAITING.where(
 )
 
 
-def _counts(*where: sa.ColumnElement[bool], **counts: sa.ColumnElement[int]) -> sa.Select[tuple[object, ...]]:
-    """A row a model with the ``counts`` that this part of its jobs gives; the others are nothing."""
-    nothing = sa.literal_column("0", sa.BigInteger)
-    columns = (counts.get(name, nothing).label(name) for name in ("queued", "due", "suspects", "running", "size"))
-    oldest = sa.func.min(sa.case((_due, jobs.c.due_at))) if "due" in counts else sa.cast(sa.null(), sa.BigInteger)
-    return sa.select(jobs.c.model, *columns, oldest.label("oldest_due_at")).where(*where).group_by(jobs.c.model)
-
-
-_all, _those_due = sa.func.count(), sa.func.count(sa.case((_due, 1)))
-_bytes = sa.func.sum(jobs.c.size)
-# Each part is answered by an index of its own.
-_lanes = sa.union_all(
-    _counts(_queued, jobs.c.company.is_(None), queued=_all, due=_those_due, size=_bytes),
-    _counts(_queued, jobs.c.company.is_not(None), queued=_all, suspects=_those_due, size=_bytes),
-    _counts(_running, running=_all),
-).subquery()
-
-
-def _sum(name: str) -> sa.ColumnElement[int]:
-    return sa.cast(sa.func.sum(_lanes.c[name]), sa.BigInteger)
-
-
-CENSUS = (
-    sa.select(
-        _lanes.c.model,
-        *map(_sum, ("queued", "due", "running")),
-        sa.func.max(_lanes.c.oldest_due_at),
-        *map(_sum, ("suspects", "size")),
-    )
-    .group_by(_lanes.c.model)
-    .order_by(_lanes.c.model)
-)
-
-
 def counts_of(which: Queued) -> list[sa.Select[int]]:
     """The statements that count these jobs, each from an index of its own."""
     return [sa.select(sa.func.count()).select_from(jobs).where(*part) for part in _parts(which)]
@@ -315,33 +280,7 @@ def _parts(which: Queued) -> list[list[sa.ColumnElement[bool]]]:
     return [[*these, jobs.c.company.is_(None)], [*these, jobs.c.company.is_not(None)]]
 
 
-_PARTS = ("queued", "running", "size", "stored")
-_nothing = sa.literal_column("0", sa.BigInteger)
-
-
-def _of_tenants(*where: sa.ColumnElement[bool], running: bool = False) -> sa.Select[tuple[object, ...]]:
-    count = sa.func.count()
-    counts = (_nothing, count, _nothing, _bytes) if running else (count, _nothing, _bytes, _bytes)
-    # In words that match no index: SQLite would rather read every job there is in the order of tenants.
-    tenant = (jobs.c.tenant + "").label("tenant")
-    labelled = (each.label(name) for each, name in zip(counts, _PARTS, strict=True))
-    return sa.select(tenant, *labelled).where(*where).group_by(tenant)
-
-
-# Like the lanes, each part by an index of its own.
-_tenants = sa.union_all(
-    _of_tenants(_queued, jobs.c.company.is_(None)),
-    _of_tenants(_queued, jobs.c.company.is_not(None)),
-    _of_tenants(_running, running=True),
-    sa.select(stored.c.tenant, _nothing, _nothing, _nothing, stored.c.bytes).where(stored.c.bytes > 0),
-).subquery()
-TENANT_CENSUS = (
-    sa.select(_tenants.c.tenant, *(sa.cast(sa.func.sum(_tenants.c[name]), sa.BigInteger) for name in _PARTS))
-    .group_by(_tenants.c.tenant)
-    .order_by(_tenants.c.tenant)
-)
-
-_freed = (jobs.c.tenant, -jobs.c.stored)
+_freed = (jobs.c.tenant, jobs.c.key, -jobs.c.stored)
 DELETE = sa.delete(jobs).where(_this_job, jobs.c.finished_at.is_not(None)).returning(*_freed)
 FORGET_ATTEMPTS = sa.delete(attempts).where(among(attempts.c.job_id))
 FORGET_KEYS = sa.delete(idempotency_keys).where(among(idempotency_keys.c.job_id))

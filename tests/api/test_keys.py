@@ -118,7 +118,9 @@ def test_a_key_is_told_once_and_kept_nowhere(keyed: Keyed) -> None:
     text = made.pop("key")
     assert text.startswith(f"{made['prefix']}_")
     assert (made["tenant"], made["scopes"], made["requests_per_minute"]) == ("b", ["jobs:read"], 5)
-    assert json_of(keyed.ask("GET", f"{KEYS}/{made['id']}", keyed.admin), 200) == made
+    told = json_of(keyed.ask("GET", f"{KEYS}/{made['id']}", keyed.admin), 200)
+    assert set(told.pop("used").values()) == {0}
+    assert told == made
     assert json_of(keyed.ask("GET", JOBS, text), 200)["data"] == []
     kept = keyed.api.registry.key(made["id"])
     assert text[len("ktq_") + 13 :] not in repr(kept)

@@ -13,7 +13,7 @@ from ktqueue.job import uuid7_hex
 from ktqueue.registry.base import ApiKey, KeyQuery, Registry
 from ktqueue.registry.memory import MemoryRegistry
 from ktqueue.registry.sql import SqlRegistry
-from ktqueue.tenant import ALL_SCOPES, Rates, Scope, Tenant
+from ktqueue.tenant import ALL_SCOPES, Limits, Scope, Tenant
 from tests.contract.conftest import URLS
 
 
@@ -47,7 +47,7 @@ def key(registry: Registry, **given: Any) -> ApiKey:
 
 def test_a_key_is_kept_as_it_is(registry: Registry) -> None:
     assert not registry.any_key()
-    made = key(registry, scopes=ALL_SCOPES, expires_at=5, rates=Rates(3, 10**12))
+    made = key(registry, scopes=ALL_SCOPES, expires_at=5, limits=Limits(3, 10**12, 4, 5, 10**13, 6))
     assert registry.any_key()
     assert [registry.key(made.id)] == registry.keys_by_prefix([made.prefix, "nobody"]) == [made]
     assert registry.key("key_nobody") is None
@@ -90,6 +90,20 @@ def test_a_key_that_is_replaced_ends_no_later_than_it_would(
     assert registry.key("key_2") is None
 
 
+def test_all_keys_that_came_of_one_are_limited_together(registry: Registry) -> None:
+    first, other = key(registry), key(registry)
+    second = replace(first, id=f"key_{uuid7_hex()}", prefix="p2", origin=first.id)
+    third = replace(second, id=f"key_{uuid7_hex()}", prefix="p3")
+    registry.replace_key(first.id, second, 1_000)
+    registry.replace_key(second.id, third, 1_000)
+    for number, each in enumerate((first, second, third)):
+        limits = Limits(queued_jobs=number + 1, stored_bytes=7)
+        assert registry.limit_key(each.id, limits)
+        assert {found.limits for found in registry.keys(KeyQuery()) if found.counted_as == first.id} == {limits}
+    assert registry.key(other.id) == other
+    assert not registry.limit_key("key_nobody", Limits(1))
+
+
 def test_use_is_noted(registry: Registry) -> None:
     used, other = key(registry), key(registry)
     registry.used_keys([used.id])
@@ -102,8 +116,7 @@ def test_use_is_noted(registry: Registry) -> None:
 
 def test_tenants_are_written_down_and_changed(registry: Registry) -> None:
     assert registry.tenant("a") is None
-    counts = {"queued_jobs": 3, "unfinished_jobs": 4, "queued_bytes": 10**13, "stored_bytes": 10**14, "running_jobs": 5}
-    b = Tenant("b", weight=2.5, rates=Rates(1, 2), **counts)
+    b = Tenant("b", weight=2.5, limits=Limits(1, 2, 3, 4, 10**13, 10**14), running_jobs=5)
     registry.put_tenant(b)
     registry.put_tenant(Tenant("a"))
     assert registry.tenants() == [Tenant("a"), b]

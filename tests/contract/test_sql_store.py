@@ -18,7 +18,7 @@ from ktqueue.errors import ConfigurationError, StoreUnavailable
 from ktqueue.job import Job, JobState, Task, new_job_id
 from ktqueue.sql.bounded import BoundedConnection
 from ktqueue.sql.clock import Clock
-from ktqueue.store import statements
+from ktqueue.store import counting, statements
 from ktqueue.store.base import JobQuery
 from ktqueue.store.rows import row_of
 from ktqueue.store.sql import SqlStore
@@ -283,7 +283,9 @@ def _go(worker: subprocess.Popen[str]) -> list[str]:
 
 # --- statements ------------------------------------------------------------------------------------------------
 
-STATEMENTS = {name: value for name, value in vars(statements).items() if isinstance(value, sa.ClauseElement)}
+STATEMENTS = {
+    name: value for name, value in (vars(statements) | vars(counting)).items() if isinstance(value, sa.ClauseElement)
+}
 BY_ID = "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"
 PLANS = {
     "GET": BY_ID,
@@ -335,7 +337,9 @@ def test_sqlite_answers_from_the_index_meant_for_it(
     assert set(steps) == {plan}
 
 
-@pytest.mark.parametrize(("name", "running"), [("CENSUS", "COVERING INDEX"), ("TENANT_CENSUS", "INDEX")])
+@pytest.mark.parametrize(
+    ("name", "running"), [("CENSUS", "COVERING INDEX"), ("TENANT_CENSUS", "INDEX"), ("KEY_CENSUS", "INDEX")]
+)
 def test_sqlite_counts_from_indexes_alone(
     plan_of: Callable[[sa.ClauseElement], list[str]], name: str, running: str
 ) -> None:

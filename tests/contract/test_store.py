@@ -26,7 +26,7 @@ from ktqueue.job import (
     last_attempt,
     new_job_id,
 )
-from ktqueue.store.base import Due, Holder, IdempotencyKey, JobQuery, LaneCensus, Pruned, Store, TenantCensus
+from ktqueue.store.base import Census, Due, Holder, IdempotencyKey, JobQuery, LaneCensus, Pruned, Store
 from ktqueue.tenant import DEFAULT_TENANT
 from ktqueue.turns import Entry
 
@@ -917,7 +917,7 @@ def test_tenants_are_counted_over_all_lanes(store: Store) -> None:
     suspect = running(store, 1, tenant="d", size=3)[0]
     store.finish([verdict(suspect, JobState.QUEUED, company=1, crashes=8)])
     assert store.tenant_census() == [
-        TenantCensus("a", 3, 2, 25, 225),
-        TenantCensus("b", 1, 0, 7, 7),
-        TenantCensus("d", 1, 0, 3, 3),
+        Census("a", 3, 2, 25, 225),
+        Census("b", 1, 0, 7, 7),
+        Census("d", 1, 0, 3, 3),
     ]

@@ -1,4 +1,4 @@
-"""What a tenant's jobs take, as every store must count it: from a submit until the job is deleted, never twice."""
+"""What jobs of a tenant, and of a key, take, as every store must count it: from a submit to the delete, never twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ktqueue.job import JobError, JobState, ended_size
 from ktqueue.sql.tables import jobs
-from ktqueue.store.base import JobQuery, Queued, Store
+from ktqueue.store.base import Census, JobQuery, Queued, Store
 from ktqueue.store.sql import SqlStore
 from tests.contract.test_store import HOUR, added, in_parallel, new_job, running, verdict
 
@@ -18,7 +18,11 @@ RESULT = {"text": "what it said: ü"}
 
 
 def taken(store: Store, tenant: str = "default") -> int:
-    return sum(census.stored for census in store.tenant_census() if census.tenant == tenant)
+    return sum(census.stored for census in store.tenant_census() if census.whose == tenant)
+
+
+def taken_by_key(store: Store) -> dict[str, int]:
+    return {census.whose: census.stored for census in store.key_census()}
 
 
 def test_what_a_job_came_with_counts_until_it_is_deleted_and_what_became_of_it_too(store: Store) -> None:
@@ -69,6 +73,31 @@ def test_each_tenants_are_its_own(store: Store) -> None:
     assert (taken(store, "a"), taken(store, "b"), taken(store, "c")) == (101, 10, 0)
 
 
+def test_each_keys_are_its_own_and_its_tenants_too(store: Store) -> None:
+    mine, theirs, none = (running(store, tenant="a", key=key, size=10)[0] for key in ("key_1", "key_2", None))
+    waits = added(store, tenant="a", key="key_2", size=5)[0]
+    store.finish([verdict(job, result=RESULT) for job in (mine, theirs, none)])
+    size = ended_size(10, RESULT, None)
+    assert taken_by_key(store) == {"key_1": size, "key_2": size + 5}
+    assert taken(store, "a") == 3 * size + 5
+    store.cancel(waits.id)
+    assert store.key_census() == [Census("key_1", stored=size), Census("key_2", stored=size + 5)]
+    store.delete(theirs.id)
+    assert taken_by_key(store) == {"key_1": size, "key_2": 5}
+    store.prune(store.now() + HOUR, after="", limit=9)
+    assert (store.key_census(), store.tenant_census()) == ([], [])
+
+
+def test_what_waits_and_runs_is_counted_by_key(store: Store) -> None:
+    added(store, 2, key="key_1", size=10)
+    added(store, 1, key="key_1", model="other", run_at=store.now() + HOUR, size=1)
+    running(store, 2, key="key_1", size=100)
+    (suspect,) = running(store, 1, key="key_2", size=3)
+    store.finish([verdict(suspect, JobState.QUEUED, company=1, crashes=8)])
+    added(store, 4)
+    assert store.key_census() == [Census("key_1", 3, 2, 21, 221), Census("key_2", 1, 0, 3, 3)]
+
+
 def test_nothing_is_counted_twice(store: Store) -> None:
     (job,) = running(store, size=10)
     ending = verdict(job, result=RESULT)
@@ -96,7 +125,10 @@ def test_what_is_pruned_takes_nothing(store: Store) -> None:
 def test_many_who_end_and_delete_at_once_lose_none(store: Store) -> None:
     gone = running(store, 12, tenant="a", size=1) + running(store, 12, tenant="b", size=1)
     store.finish([verdict(job) for job in gone])
-    groups = [running(store, 2, tenant=f"{'ab'[number % 2]}", size=10) for number in range(8)]
+    groups = [
+        running(store, 2, tenant="ab"[number % 2], key=(None, "key_1", "key_2")[number % 3], size=10)
+        for number in range(8)
+    ]
     mixed = [[*one, *other] for one, other in zip(groups[::2], groups[1::2], strict=True)]
     in_parallel(
         *[partial(store.finish, [verdict(job, result=RESULT) for job in reversed(group)]) for group in mixed],
@@ -107,9 +139,11 @@ def test_many_who_end_and_delete_at_once_lose_none(store: Store) -> None:
     for tenant in "ab":
         theirs = [job for job in left if job.tenant == tenant]
         assert taken(store, tenant) == sum(ended_size(job.size, job.result, job.error) for job in theirs)
+    for key, took in taken_by_key(store).items():
+        assert took == sum(ended_size(job.size, job.result, job.error) for job in left if job.key == key)
     for job in left:
         store.delete(job.id)
-    assert store.tenant_census() == []
+    assert (store.tenant_census(), store.key_census()) == ([], [])
 
 
 def test_a_job_that_was_never_weighed_leaves_the_sum_alone(sql_store: SqlStore, sql_url: str) -> None:

@@ -61,6 +61,7 @@ def job(number: int) -> Job:
         metadata=[{}, {"k": "x"}, {"k": "x", "a.b": "y"}, {'q"': "x"}][number % 4],
         size=number,
         tenant="x" if number in {2, 6, 8} else "y",
+        key={1: "key_y", 3: "key_y", 5: "key_z", 6: "key_x"}.get(number),
         run_at={4: EARLIER, 5: LATER}.get(number),
         deadline_at={6: LATER, 7: EARLIER}.get(number),
     )
@@ -210,7 +211,7 @@ class Stores(RuleBasedStateMachine):
     @invariant()
     def all_is_the_same(self) -> None:
         self.both(lambda store: store.census())
-        self.both(lambda store: store.tenant_census())
+        self.both(lambda store: (store.tenant_census(), store.key_census()))
         self.both(lambda store: [store.has_suspects("a", tenants) for tenants in ({}, {"y": 1})])
         self.both(lambda store: sorted(store.holders(), key=lambda each: each.token))
         self.both(lambda store: [store.held(token) for token in ("red", "blue")])

@@ -20,7 +20,7 @@ from ktqueue.migrate import upgrade
 from ktqueue.registry.sql import SqlRegistry
 from ktqueue.settings import Settings
 from ktqueue.store.sql import SqlStore
-from ktqueue.tenant import ALL_SCOPES, CLIENT_SCOPES, Caller, Rates
+from ktqueue.tenant import ALL_SCOPES, CLIENT_SCOPES, Caller, Limits
 
 
 class Shell:
@@ -55,7 +55,7 @@ def shell(tmp_path: Path) -> Shell:
 def test_the_first_key_is_made_without_one(shell: Shell) -> None:
     (made,) = shell.json("keys", "create", "--admin")
     caller = shell.caller(made["key"])
-    assert (caller.tenant, caller.scopes, caller.key_id) == ("default", ALL_SCOPES, made["id"])
+    assert (caller.tenant, caller.scopes, caller.key) == ("default", ALL_SCOPES, made["id"])
 
 
 def test_a_key_is_as_it_was_asked_for(shell: Shell) -> None:
@@ -64,7 +64,7 @@ def test_a_key_is_as_it_was_asked_for(shell: Shell) -> None:
         *("--requests-per-minute", "5", "--tokens-per-minute", "7", "--expires-in-days", "2", "--name", "n"),
     )
     caller = shell.caller(made["key"])
-    assert (caller.tenant, sorted(caller.scopes), caller.rates) == ("a", ["jobs:read", "jobs:write"], Rates(5, 7))
+    assert (caller.tenant, sorted(caller.scopes), caller.limits) == ("a", ["jobs:read", "jobs:write"], Limits(5, 7))
     assert made["expires_at"] > made["created_at"]
     assert shell.caller(shell.json("keys", "create")[0]["key"]).scopes == CLIENT_SCOPES
     assert "jobs:nope" in shell.run("keys", "create", "--scope", "jobs:nope", exit_code=2)
@@ -91,6 +91,26 @@ def test_a_key_is_revoked_and_another_rotated(shell: Shell) -> None:
         with pytest.raises(Unauthenticated):
             shell.caller(key)
     assert "there is no key" in shell.run("keys", "revoke", "key_nobody", exit_code=2)
+
+
+def test_a_keys_limits_are_set_and_what_it_has_is_told(shell: Shell) -> None:
+    (made,) = shell.json("keys", "create", "--tenant", "a", "--queued-jobs", "3", "--stored-bytes", "9")
+    assert (made["queued_jobs"], made["stored_bytes"], made["queued_bytes"]) == (3, 9, None)
+    (rotated,) = shell.json("keys", "rotate", made["id"])
+    (told,) = shell.json("keys", "set", made["id"], "--unfinished-jobs", "4")
+    assert (told["id"], told["queued_jobs"], told["unfinished_jobs"]) == (made["id"], None, 4)
+    assert "unfinished_jobs" in shell.run("keys", "set", rotated["id"], "--unfinished-jobs", "5")
+    for key in (made, rotated):
+        assert (shell.caller(key["key"]).key, shell.caller(key["key"]).limits.unfinished_jobs) == (made["id"], 5)
+    assert "there is no key" in shell.run("keys", "set", "key_nobody", exit_code=2)
+
+    with closing(SqlStore(shell.settings.sql_url)) as store:
+        store.add(
+            [Job("job_1", "echo", Task.ECHO, {}, {}, created_at=0, rank=0.0, tenant="a", size=70, key=made["id"])]
+        )
+    used = {"key": made["id"], "queued_jobs": 1, "unfinished_jobs": 1, "queued_bytes": 70, "stored_bytes": 70}
+    assert shell.json("keys", "used") == [used | {"running_jobs": 0}]
+    assert made["id"] in shell.run("keys", "used")
 
 
 def test_tenants_are_set_and_listed(shell: Shell) -> None:
