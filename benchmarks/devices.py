@@ -24,7 +24,7 @@ from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from transformers import AutoModelForCausalLM
 
 from benchmarks.figures import Figure, at_least_times, compared, show
-from benchmarks.generation import Asked, at_once, decode_times, drive, random_model, shape, word_tokenizer, workload
+from benchmarks.generation import decode_times
 from benchmarks.generation_service import (
     IN_BULK,
     MODEL,
@@ -37,6 +37,8 @@ from benchmarks.generation_service import (
     through_service,
 )
 from benchmarks.processes import ROOT, clean_env, python
+from benchmarks.random_models import random_model, shape, word_tokenizer
+from benchmarks.workload import Asked, at_once, drive, workload
 from ktqueue.models import ModelSpec, load_catalogue
 from worker.engines.causal.engine import CausalEngine
 from worker.engines.causal.fitting import quicken

@@ -12,26 +12,18 @@ import gc
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3MoeConfig,
-)
+from transformers import PretrainedConfig
 
+from benchmarks.random_models import CONTEXT, random_model, shape, shape_with_experts, word_tokenizer
+from benchmarks.workload import Asked, at, at_once, drive, workload
 from ktqueue.errors import ConfigurationError
-from ktqueue.job import JsonObject, Task
 from ktqueue.models import ModelSpec
-from worker.engines.base import Delta, Failed, Finished, Request
+from worker.engines.base import Failed, Finished
 from worker.engines.causal.building import build
 from worker.engines.causal.engine import CausalEngine
 from worker.engines.causal.flight import Fetching, Landed
@@ -39,164 +31,6 @@ from worker.engines.causal.graphs import Graphs, Result
 from worker.engines.causal.prompt import PromptReader
 from worker.engines.causal.step import Step
 from worker.engines.loading import voice
-
-LARGE: dict[str, Any] = {
-    "hidden_size": 4096,
-    "intermediate_size": 12288,
-    "num_hidden_layers": 36,
-    "num_attention_heads": 32,
-}
-SMALL: dict[str, Any] = {
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 8,
-}
-CONTEXT = 8192
-
-
-def shape(*, large: bool) -> Qwen3Config:
-    """A Qwen3 of 8 billion weights, or a small one."""
-    return Qwen3Config(
-        **(LARGE if large else SMALL),
-        num_key_value_heads=8,
-        head_dim=128 if large else 64,
-        vocab_size=151_936 if large else 8192,
-        max_position_embeddings=40_960,
-        tie_word_embeddings=False,
-    )
-
-
-def shape_with_experts(*, large: bool) -> Qwen3MoeConfig:
-    """A Qwen3 of 30 billion weights, of which a token uses 3, or a small one."""
-    sizes: dict[str, Any] = {
-        "hidden_size": 2048 if large else 256,
-        "moe_intermediate_size": 768 if large else 96,
-        "num_hidden_layers": 48 if large else 4,
-        "num_attention_heads": 32 if large else 4,
-        "num_key_value_heads": 4 if large else 2,
-        "head_dim": 128 if large else 64,
-        "num_experts": 128 if large else 8,
-        "num_experts_per_tok": 8 if large else 2,
-        "vocab_size": 151_936 if large else 8192,
-        "max_position_embeddings": 40_960,
-        "tie_word_embeddings": False,
-    }
-    return Qwen3MoeConfig(**sizes)
-
-
-def random_model(config: PretrainedConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """A model of this shape. Its weights are random, and the same each time."""
-    torch.manual_seed(0)
-    with device:
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.eval()
-    model.requires_grad_(requires_grad=False)
-    return model
-
-
-def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """A word a token, so that a prompt has as many tokens as it should."""
-    tokenizer = Tokenizer(models.WordLevel({f"w{number}": number for number in range(vocabulary)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One request of a workload: its prompt's tokens, and how many are to follow."""
-
-    prompt: Sequence[int]
-    answer: int
-
-    @property
-    def input(self) -> JsonObject:
-        """The prompt as a client sends it."""
-        return {"prompt": " ".join(f"w{token}" for token in self.prompt)}
-
-    @property
-    def params(self) -> JsonObject:
-        """The answer is as long as it may be."""
-        return {"max_tokens": self.answer, "ignore_eos": True}
-
-    def request(self, number: int, **params: Any) -> Request:
-        """As the engine takes it."""
-        return Request(str(number), Task.GENERATE, self.input, self.params | params)
-
-
-def workload(
-    vocabulary: int, count: int = 256, prompts: range = range(32, 513), answers: range = range(32, 257), seed: int = 0
-) -> list[Asked]:
-    """Of uniform lengths."""
-    source = random.Random(seed)
-    lengths = [(source.choice(prompts), source.choice(answers)) for _ in range(count)]
-    return [Asked([source.randrange(vocabulary) for _ in range(prompt)], answer) for prompt, answer in lengths]
-
-
-@dataclass
-class Run:
-    """What an engine did with requests, in seconds.
-
-    By request: how long after it was submitted its first token came, and when; and of each later one when it came, and
-    how long after the one before.
-    """
-
-    seconds: float = 0.0
-    tokens: int = 0
-    steps: int = 0
-    first: dict[str, float] = field(default_factory=dict)
-    first_at: dict[str, float] = field(default_factory=dict)
-    gaps: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-
-    def line(self) -> str:
-        """In one line."""
-        first = sorted(self.first.values())
-        gaps = sorted(gap for each in self.gaps.values() for _, gap in each)
-        return (
-            f"{self.tokens / self.seconds:.0f} tok/s, {self.tokens} in {self.seconds:.2f} s, {self.steps} steps; "
-            f"first token p50 {at(first, 0.5):.0f} p99 {at(first, 0.99):.0f} ms; "
-            f"gap p50 {at(gaps, 0.5):.1f} p90 {at(gaps, 0.9):.1f} p99 {at(gaps, 0.99):.1f} ms"
-        )
-
-
-def at(values: Sequence[float], share: float) -> float:
-    """A percentile of sorted seconds, in milliseconds."""
-    return values[min(len(values) - 1, int(share * len(values)))] * 1000 if values else 0.0
-
-
-def drive(engine: CausalEngine, arrivals: Sequence[tuple[int, Request]]) -> Run:
-    """Submit each request at its step, and step until all have ended. Raises if one fails."""
-    run, waiting, inside = Run(), list(arrivals), 0
-    last: dict[str, float] = {}
-    began = time.perf_counter()
-    while waiting or inside:
-        while waiting and waiting[0][0] <= run.steps and engine.capacity():
-            request = waiting.pop(0)[1]
-            engine.submit(request)
-            last[request.id] = time.perf_counter()
-            inside += 1
-        outputs = engine.step()
-        now = time.perf_counter()
-        run.steps += 1
-        for output in outputs:
-            if isinstance(output, Failed):
-                raise SystemExit(output.error.message)
-            if isinstance(output, Delta):
-                if output.id in run.first:
-                    run.gaps.setdefault(output.id, []).append((now, now - last[output.id]))
-                else:
-                    run.first[output.id], run.first_at[output.id] = now - last[output.id], now
-                last[output.id] = now
-            if isinstance(output, Finished):
-                inside -= 1
-                run.tokens += output.usage.completion_tokens if output.usage else 0
-    run.seconds = time.perf_counter() - began
-    return run
-
-
-def at_once(asked: Sequence[Asked]) -> list[tuple[int, Request]]:
-    """All arrive before the first step."""
-    return [(0, each.request(number)) for number, each in enumerate(asked)]
 
 
 @contextmanager

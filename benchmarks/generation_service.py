@@ -25,8 +25,9 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.figures import Figure, at_least_times, show
-from benchmarks.generation import CONTEXT, Asked, at_once, drive, random_model, shape, word_tokenizer, workload
 from benchmarks.processes import ROOT, clean_env, free_port, python, running
+from benchmarks.random_models import CONTEXT, random_model, shape, word_tokenizer
+from benchmarks.workload import Asked, at_once, drive, workload
 from ktqueue.client import Client, JobSpec
 from ktqueue.models import load_catalogue
 from ktqueue.settings import Settings
