@@ -121,8 +121,10 @@ def crashed(stack: Stack, times: int) -> bool:
 
 
 def test_a_slot_that_is_killed_leaves_what_it_counted_and_no_ghost(stack: Stack) -> None:
-    stack.finished(stack.submit("chat", {"prompt": "hello"}, params={"max_tokens": 4})["id"])
-    until(lambda: counted(stack)("generated_tokens_total", model="chat"), "tokens")
+    earlier = counted(stack)("generated_tokens_total", model="chat")
+    job = stack.finished(stack.submit("chat", {"prompt": "hello"}, params={"max_tokens": 4})["id"])
+    tokens = earlier + job["usage"]["completion_tokens"]
+    until(lambda: counted(stack)("generated_tokens_total", model="chat") == tokens, "its tokens")
     before = counted(stack)
     folder = stack.home / "metrics"
     files = {path.name for path in folder.iterdir()}
