@@ -68,7 +68,14 @@ def test_the_hub_s_cache_is_asked_next(install: Install) -> None:
 
 def test_what_is_not_in_the_cache_is_told_and_not_downloaded(install: Install) -> None:
     install("kernels", KERNELS.format(hub=HUB, cached=3))
-    with pytest.raises(ImportError, match="version 4 of kernels-community/flash-attn2 is not in the hub's cache"):
+    with pytest.raises(ImportError, match="kernels finds no version 4 of kernels-community/flash-attn2 in the hub's"):
+        installed()
+
+
+@pytest.mark.parametrize("text", ["", "def install_kernel(repo, revision): ..."])
+def test_an_older_kernels_is_no_crash(install: Install, text: str) -> None:
+    install("kernels", text)
+    with pytest.raises(ImportError, match="kernels finds no version 4"):
         installed()
 
 

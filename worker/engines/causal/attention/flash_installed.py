@@ -62,10 +62,11 @@ def installed() -> Varlen:
     kernels: Any = import_module("kernels")
     try:
         folder = kernels.install_kernel(HUB, version=HUB_VERSION, local_files_only=True)
-    except (FileNotFoundError, ValueError) as error:
-        message = f"flash-attn is not, and version {HUB_VERSION} of {HUB} is not in the hub's cache: {error}"
+        return _of(kernels.get_local_kernel(folder))
+    # The last two are of releases of kernels that are called otherwise.
+    except (FileNotFoundError, ValueError, TypeError, AttributeError) as error:
+        message = f"flash-attn is not, and kernels finds no version {HUB_VERSION} of {HUB} in the hub's cache: {error}"
         raise ImportError(message) from error
-    return _of(kernels.get_local_kernel(folder))
 
 
 def _of(module: Any) -> Varlen:
