@@ -10,6 +10,8 @@ RFC_3339 = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})",
     re.ASCII,
 )
+EARLIEST, LATEST = -62_135_596_800_000, 253_402_300_799_999
+"""The years 1 to 9999 in UTC: what can be told again. An offset reaches beyond them, and so does a rounded fraction."""
 
 
 def rfc3339(instant: int) -> str:
@@ -30,7 +32,10 @@ def unix_ms(text: object) -> int:
     if isinstance(text, str) and RFC_3339.fullmatch(text):
         try:
             # Upper case, because fromisoformat takes no 'z'.
-            return round(datetime.fromisoformat(text.upper()).timestamp() * 1000)
+            instant = round(datetime.fromisoformat(text.upper()).timestamp() * 1000)
         except ValueError as error:
             raise ValueError(f"is no time: {error}") from error
+        if not EARLIEST <= instant <= LATEST:
+            raise ValueError("must be in the years 1 to 9999 in UTC")
+        return instant
     raise ValueError("must be an RFC 3339 time with an offset, like 2030-01-31T12:00:00Z")

@@ -106,6 +106,20 @@ def test_what_is_no_time_is_refused(value: object) -> None:
         unix_ms(value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9999-12-31T23:59:59-00:01",
+        "9999-12-31T23:59:59.9999999Z",
+        "9999-12-31T23:59:59.999999Z",
+        "0001-01-01T00:00:00+00:01",
+    ],
+)
+def test_a_time_that_could_not_be_told_again_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="years 1 to 9999"):
+        unix_ms(text)
+
+
 def asking(**headers: str) -> Request:
     return Request({"REQUEST_METHOD": "POST"} | {f"HTTP_{name.upper()}": value for name, value in headers.items()})
 
