@@ -167,6 +167,6 @@ def _retry_after_s(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
         return min(int(asked), LONGEST_RETRY_AFTER_S)
     try:
         wait = parsedate_to_datetime(asked) - parsedate_to_datetime(said.get(b"date", ""))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last of numbers beyond all dates
         return None
     return max(0, min(int(wait.total_seconds()), LONGEST_RETRY_AFTER_S))

@@ -171,6 +171,8 @@ def test_a_drop_now_and_then_buys_no_time(beginning: bytes, drop: bytes) -> None
         (b"retry-after: Fri, 31 Dec 1999 23:59:59 GMT\r\n", None),
         (b"retry-after: Fri, 31 Dec 1999 23:59:59 GMT\r\ndate: now\r\n", None),
         (b"retry-after: Fri, 31 Dec 1999 23:59:59 -0000\r\ndate: Fri, 31 Dec 1999 23:58:59 GMT\r\n", None),
+        (b"retry-after: Fri, 31 Dec " + b"9" * 20 + b" 23:59:59 GMT\r\ndate: Fri, 31 Dec 1999 23:58:59 GMT\r\n", None),
+        (b"retry-after: Fri, 31 Dec 1999 23:59:59 +" + b"9" * 20 + b"\r\ndate: now\r\n", None),
         (b"retry-after: -1\r\n", None),
         (b"retry-after: 1.5\r\n", None),
         (b"retry-after: \xff\r\n", None),
