@@ -65,8 +65,9 @@ class Following:
             for event in self._live(job_id, cursor):
                 if event.id <= cursor:
                     continue
-                if event.type == "token" and event.data["offset"] != cursor.offset:
-                    # A hole in the text: the stream lost some. The row will tell the rest when the job ends.
+                if event.type == "token" and event.id.offset - len(event.data["text"]) != cursor.offset:
+                    # A hole in the text, of all choices together: the stream lost some. The row will tell the rest when
+                    # the job ends.
                     whole = False
                 if whole:
                     yield event

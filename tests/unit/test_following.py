@@ -145,6 +145,42 @@ def test_a_reader_may_resume_in_the_middle_of_a_token(life: list[Moment], fates:
     assert "".join(event.data["text"] for event in events if event.type == "token") == row.result["text"][seen:]
 
 
+def choice(number: int, before: str, text: str, told: int) -> Event:
+    data = {"text": text, "offset": len(before), "choice": number}
+    return Event(NEW.id, EventId(1, told), "token", data)
+
+
+def test_several_choices_are_told_as_they_come_each_once() -> None:
+    row = replace(NEW, state=JobState.RUNNING, claims=1, started_at=1, token="t", params={"n": 2})
+    told = [choice(0, "", "abc", 3), choice(1, "", "x", 4), choice(0, "abc", "d", 5), choice(1, "x", "yz", 7)]
+    end = replace(
+        row,
+        state=JobState.SUCCEEDED,
+        token=None,
+        finished_at=2,
+        result={"choices": [{"text": "abcd"}, {"text": "xyz"}]},
+    )
+    life = [Moment(NEW, ()), Moment(row, ()), *(Moment(row, (event,)) for event in told), Moment(end, ())]
+
+    assert [event for event in followed(World(life)) if event.type == "token"] == told
+
+
+def test_what_a_stream_lost_of_several_choices_is_told_at_the_end() -> None:
+    row = replace(NEW, state=JobState.RUNNING, claims=1, started_at=1, token="t", params={"n": 2})
+    told = [choice(0, "", "abc", 3), choice(1, "", "x", 4), choice(0, "abc", "d", 5)]
+    end = replace(
+        row,
+        state=JobState.SUCCEEDED,
+        token=None,
+        finished_at=2,
+        result={"choices": [{"text": "abcd"}, {"text": "x"}]},
+    )
+    life = [Moment(NEW, ()), Moment(row, ()), *(Moment(row, (event,)) for event in told), Moment(end, ())]
+    events = [event for event in followed(World(life, [KEPT, LOST, KEPT])) if event.type == "token"]
+
+    assert [(event.data["choice"], event.data["text"]) for event in events] == [(0, "abc"), (0, "abcd"), (1, "x")]
+
+
 @given(FATES)
 def test_progress_never_goes_back(fates: list[str]) -> None:
     row = replace(NEW, state=JobState.RUNNING, claims=1, started_at=1, token="t")
