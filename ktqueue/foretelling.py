@@ -115,7 +115,7 @@ def eta_s(ahead: Ahead, view: LaneView) -> float | None:
 def _spans(own: int) -> Iterator[int]:
     """The job's own, and what is longer, up to where jobs without deadlines begin."""
     yield own
-    span = LONGER * own
+    span = LONGER * max(1, own)
     while span < DEFAULT_SLACK_MS:
         yield span
         span *= LONGER

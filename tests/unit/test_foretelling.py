@@ -56,6 +56,17 @@ def test_a_job_that_would_be_late_and_would_rather_not_be_is_refused(scene: Scen
     assert scene.submit(deadline_s=25, reject_if_late=True).state is JobState.QUEUED
 
 
+def test_a_deadline_that_is_over_at_once_is_decided_about(scene: Scene) -> None:
+    """In a lane that waits for nobody and whose runs take no time, nothing is late, however often it is asked."""
+    waiting = scene.submit(priority=0)
+    for _ in range(3):
+        scene.clock.sleep(1)
+        scene.true_lanes.count_finished(MODEL, ended(1, run_ms=0))
+    scene.intake.cancel(waiting.id)
+
+    assert scene.submit(deadline_s=0.0005, reject_if_late=True).state is JobState.QUEUED
+
+
 def test_its_own_run_and_its_own_tenants_order_are_counted(scene: Scene) -> None:
     serve(scene, 1_000)
     for _ in range(20):
