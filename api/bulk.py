@@ -91,6 +91,8 @@ class _Entry:
                 self._intake.refuse_late(submission)
             except (Invalid, TooLate) as error:
                 outcomes[number] = error
+            except StoreUnavailable as error:
+                self._down = outcomes[number] = error
             else:
                 lanes.setdefault(submission.model, []).append((number, submission))
         for model, submissions in lanes.items():

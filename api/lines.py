@@ -90,7 +90,8 @@ def _not_blank(body: _Body, longest: int) -> Iterator[Line]:
                 yield number + 1, _bounded(rest, longest)
             rest, inside_long = b"", True
     if body.fault is not None:
-        yield number + 1, body.fault
+        # What is wrong with the line that it came in was told already, if that was too long.
+        yield number + (2 if inside_long else 1), body.fault
     elif rest.strip() and not inside_long:
         yield number + 1, _bounded(rest, longest)
 

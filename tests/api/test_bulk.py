@@ -129,6 +129,19 @@ def test_a_database_that_goes_away_in_the_middle_refuses_the_rest(api: Api) -> N
     assert answers[-1]["error"]["retry_after"] == 2
 
 
+def test_a_database_that_goes_away_while_a_deadline_is_looked_at_refuses_the_rest(api: Api) -> None:
+    rather_not_late = b'{"model":"echo","input":{},"deadline_seconds":60,"reject_if_late":true}'
+
+    def go(name: str) -> None:
+        if name == "now" and api.scene.sql.calls["add"]:
+            api.scene.sql.go()
+
+    api.scene.sql.before = go
+    answers = answers_of(api.bulk(b"\n".join([GOOD] * GROUP_JOBS + [rather_not_late, GOOD])))
+
+    assert codes(answers) == [None] * GROUP_JOBS + ["unavailable"] * 2
+
+
 def test_more_lines_than_are_taken() -> None:
     api = Api(max_bulk_lines=3)
 
@@ -169,6 +182,16 @@ def test_a_body_that_turns_out_too_large_is_taken_up_to_there() -> None:
     assert set(codes(answers)[:-1]) == {None}
     assert len(answers) == CHUNK * 2 // (len(GOOD) + 1) + 1
     assert f"{CHUNK * 2} bytes" in answers[-1]["error"]["message"]
+
+
+def test_a_line_that_is_too_long_and_a_body_that_is_have_an_answer_each() -> None:
+    api = Api(max_body_bytes=100, max_bulk_bytes=CHUNK * 2)
+
+    answers = answers_of(streamed(api, BytesIO(b"x" * CHUNK * 3)))
+
+    assert [(answer["line"], answer["error"]["code"]) for answer in answers] == [(1, "too_large"), (2, "too_large")]
+    assert "100 bytes" in answers[0]["error"]["message"]
+    assert f"{CHUNK * 2} bytes" in answers[1]["error"]["message"]
 
 
 @pytest.mark.parametrize("body", [b"", b"\n", b" \r\n \n"])
