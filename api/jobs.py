@@ -34,6 +34,7 @@ class Jobs:
     def __init__(self, services: ApiServices, waits: Waits) -> None:
         self._intake = services.intake
         self._following = services.following
+        self._catalogue = services.catalogue
         self._submissions = Submissions(services.catalogue, services.webhooks)
         self._max_body_bytes = services.settings.max_body_bytes
         self._waits = waits
@@ -109,7 +110,10 @@ class Jobs:
     def retry(self, job_id: str) -> Answer:
         """A new job like the failed one."""
         parameters(request)
-        job = self._intake.retry(checked_job(job_id), caller())
+        old = self._intake.get(checked_job(job_id), tenant())
+        # Since it failed its model may have left the catalogue: nobody would ever run it.
+        self._catalogue[old.model].task(old.task)
+        job = self._intake.retry(old.id, caller())
         headers = {"Location": path_of(job.id), "Retry-After": retry_after(self._intake.wait_s(job.model))}
         return answer(job_body(job), 202, headers)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import orjson
@@ -10,6 +10,7 @@ from werkzeug.datastructures import MultiDict
 
 from api import cursor
 from api.ids import JOB_ID
+from api.inputs import MOST_METADATA
 from api.query import instant, integer, prefixed, refuse, single
 from ktqueue.job import Job, JobState
 from ktqueue.representation import job_body
@@ -36,7 +37,7 @@ def job_query(given: MultiDict[str, str], tenant: str) -> JobQuery:
         model=single(given, "model"),
         created_from=instant(given, "created_from"),
         created_to=instant(given, "created_to"),
-        metadata=prefixed(given, METADATA),
+        metadata=_metadata(given),
         before=None if after is None else cursor.decode(after, JOB_ID),
         limit=integer(given, "limit", 1, MOST_JOBS, default=DEFAULT_JOBS),
     )
@@ -71,6 +72,14 @@ def _ids(given: MultiDict[str, str]) -> list[str]:
     if not all(JOB_ID.fullmatch(job_id) for job_id in ids):
         refuse("id", "must be the id of a job: job_ and 32 hexadecimal digits")
     return ids
+
+
+def _metadata(given: MultiDict[str, str]) -> Mapping[str, str]:
+    wanted = prefixed(given, METADATA)
+    if len(wanted) > MOST_METADATA:
+        # No job has more, and a database takes only so many conditions.
+        refuse(f"{METADATA}KEY", f"must be given for at most {MOST_METADATA} keys")
+    return wanted
 
 
 def _states(given: MultiDict[str, str]) -> list[JobState]:

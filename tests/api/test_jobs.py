@@ -8,7 +8,7 @@ import pytest
 
 from api.listing import PAGE_BYTES
 from ktqueue.events.base import Event, EventId
-from ktqueue.job import JsonObject, Usage
+from ktqueue.job import JobError, JsonObject, Usage
 from tests.api.wiring import JOBS, Api, json_of, problem_of
 from tests.support.scene import ended
 
@@ -239,6 +239,7 @@ def test_filters(api: Api) -> None:
         ("model=a%00b", 422, "model", "NUL"),
         ("metadata.k=a%00b", 422, "metadata.k", "NUL"),
         ("metadata.k=a&metadata.k=b", 422, "metadata.k", "only once"),
+        ("&".join(f"metadata.{key}=a" for key in range(17)), 422, "metadata.KEY", "at most 16 keys"),
         ("metadata=x", 422, "metadata", "metadata.KEY"),
         ("offset=3", 422, "offset", "known are: state, model"),
         ("cursor=x", 400, "cursor", "next_cursor"),
@@ -289,6 +290,16 @@ def test_a_failed_job_can_be_submitted_anew(api: Api) -> None:
         name: old[name] for name in ("input", "priority", "metadata")
     }
     assert api.job(old["id"])["state"] == "failed"
+
+
+def test_a_job_whose_model_is_gone_is_not_accepted_again(api: Api) -> None:
+    job = api.scene.submit(model="gone")
+    claimed = api.scene.execution.claim("gone", 1, token="t", worker="w")
+    api.scene.execution.settle([api.scene.execution.failure(each, JobError("bad", "never")) for each in claimed])
+
+    problem = problem_of(api.client.post(f"{JOBS}/{job.id}/retry"), 404)
+
+    assert problem["code"] == "unknown_model"
 
 
 def test_only_a_failed_job_can(api: Api) -> None:
