@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from tests.support.tiny_models import tiny_gemma3, tiny_llama, tiny_mistral, tiny_moe, tiny_qwen3
 from worker.engines.causal.norms import fuse_norms
-from worker.engines.packed import PackedLinear, pack_linears
+from worker.engines.packed import PackedLinear, is_plain, pack_linears
 
 IDS = torch.arange(4, 21).unsqueeze(0)
 
@@ -55,8 +55,17 @@ def test_what_is_no_plain_float32_layer_stays() -> None:
     class Quantised(torch.nn.Linear):
         pass
 
-    model = torch.nn.Sequential(Quantised(8, 8), torch.nn.Linear(8, 8, dtype=torch.bfloat16))
+    # Packages leave the layer as it is, and do something before, after or around its product.
+    wrapped, hooked, narrow, empty = (torch.nn.Linear(8, 8) for _ in range(4))
+    vars(wrapped)["forward"] = torch.nn.Identity()
+    hooked.register_forward_pre_hook(lambda _, given: given)
+    narrow.weight = torch.nn.Parameter(torch.zeros(8, 8, dtype=torch.int8), requires_grad=False)
+    del empty.weight
+    model = torch.nn.Sequential(
+        Quantised(8, 8), torch.nn.Linear(8, 8, dtype=torch.bfloat16), wrapped, hooked, narrow, empty
+    )
     assert pack_linears(model) == 0
+    assert [is_plain(layer) for layer in model] == [False, True, False, False, False, False]
 
 
 @pytest.mark.parametrize(("make", "norms"), [(tiny_llama, 7), (tiny_mistral, 7), (tiny_gemma3, 19), (tiny_qwen3, 13)])

@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -34,6 +35,7 @@ from worker.engines.device import DTYPES, choose_device, rules, stay_on, use_thr
 from worker.engines.encoder import EncoderEngine
 from worker.engines.gguf_file import load_gguf
 from worker.engines.heads import POOLINGS, Head, Labels, Pooling, Vectors
+from worker.engines.quantised import load_model
 from worker.engines.texts import Reader
 
 LARGEST_SANE_CONTEXT = 10_000_000
@@ -46,10 +48,10 @@ def load_encoder(spec: ModelSpec, place: Place) -> Engine:
     weights = spec.weights()
     with _clear_errors(spec):
         tokenizer = _tokenizer(spec, weights)
-        config = AutoConfig.from_pretrained(weights.name, **_origin(spec, weights))
+        config = _config(spec, weights)
         classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
         family = AutoModelForSequenceClassification if classifies else AutoModel
-        model = _ready(family.from_pretrained(weights.name, dtype=DTYPES[spec.dtype], **_origin(spec, weights)), device)
+        model = _ready(_model(family, spec, weights, config, device), device)
         reader = Reader(tokenizer, context_of(spec, model, tokenizer.model_max_length))
         pad = tokenizer.pad_token_id or 0
         head: Head = Labels(model, reader, pad) if classifies else Vectors(model, reader, _pooling(spec, weights), pad)
@@ -67,7 +69,7 @@ def load_causal(spec: ModelSpec, place: Place) -> Engine:
     device = _prepare(spec, place[0])
     with _clear_errors(spec):
         tokenizer = _tokenizer(spec, weights)
-        model = _ready(_causal_model(spec, weights), device)
+        model = _ready(_causal_model(spec, weights, device), device)
         context = context_of(spec, model, LARGEST_SANE_CONTEXT)
         return build(spec, model, PromptReader(tokenizer, context), voice(model, tokenizer))
 
@@ -124,12 +126,23 @@ def _tokenizer(spec: ModelSpec, weights: Weights) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _causal_model(spec: ModelSpec, weights: Weights) -> PreTrainedModel:
-    dtype = DTYPES[spec.dtype]
+def _config(spec: ModelSpec, weights: Weights) -> PreTrainedConfig:
+    config: PreTrainedConfig = AutoConfig.from_pretrained(weights.name, **_origin(spec, weights))
+    return config
+
+
+def _causal_model(spec: ModelSpec, weights: Weights, device: torch.device) -> PreTrainedModel:
     if weights.gguf:
-        return load_gguf(Path(weights.name) / weights.gguf, dtype)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(weights.name, dtype=dtype, **_origin(spec, weights))
-    return model
+        return load_gguf(Path(weights.name) / weights.gguf, DTYPES[spec.dtype])
+    return _model(AutoModelForCausalLM, spec, weights, _config(spec, weights), device)
+
+
+def _model(
+    family: Any, spec: ModelSpec, weights: Weights, config: PreTrainedConfig, device: torch.device
+) -> PreTrainedModel:
+    return load_model(
+        family, spec.alias, weights.name, config, device, dtype=DTYPES[spec.dtype], **_origin(spec, weights)
+    )
 
 
 def _ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:

@@ -16,6 +16,7 @@ from torch.nn.functional import linear
 
 PACKED_FOR = 256
 """Rows. Packed for 16, MKL is twice as slow on 128; packed for 1, as slow on 16 as without packing."""
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 TRIED_FOR = (1, 2, 3, 5, 8, 13, 16, 17, 31, 64, 129, 256, 300)
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,17 @@ def pack_linears(model: torch.nn.Module) -> int:
 
 
 def is_plain(layer: object) -> TypeGuard[torch.nn.Linear]:
-    """Whether this is a linear layer as torch has them: quantised ones, or their weights, are of other types."""
-    return type(layer) is torch.nn.Linear and type(layer.weight.data) is torch.Tensor
+    """Whether this is a linear layer as torch has them, and computes only what its weights say.
+
+    Quantised ones, or their weights, are of other types; or they are torch's, and something is done around the product.
+    """
+    if type(layer) is not torch.nn.Linear or "forward" in vars(layer):
+        return False
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, torch.nn.Parameter) or type(weight.data) is not torch.Tensor:
+        return False
+    hooks = layer._forward_hooks or layer._forward_pre_hooks  # noqa: SLF001 - torch has no public name for them
+    return weight.dtype in _FLOATS and not hooks
 
 
 def _is_single_on_cpu(weight: torch.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -50,14 +51,14 @@ def _echo(spec: ModelSpec, _place: Place) -> Engine:
 
 
 def _encoder(spec: ModelSpec, place: Place) -> Engine:
-    _let_threads_sleep()
+    before_torch()
     from worker.engines.loading import load_encoder  # noqa: PLC0415 - torch and transformers, seconds and 300 MB
 
     return load_encoder(spec, place)
 
 
 def _causal(spec: ModelSpec, place: Place) -> Engine:
-    _let_threads_sleep()
+    before_torch()
     from worker.engines.loading import load_causal  # noqa: PLC0415 - as above
 
     return load_causal(spec, place)
@@ -69,13 +70,17 @@ def _openai(spec: ModelSpec, leases: Leases) -> Engine:
     return load_upstream(spec, leases, os.environ)
 
 
-def _let_threads_sleep() -> None:
-    """Have OpenMP threads sleep while they wait, which is read when torch is imported.
+def before_torch() -> None:
+    """Say what is heard only while torch and transformers are imported.
 
-    They would spin, and where processes share cores, take the time of the very thread they wait for: with one busy
-    neighbour on two cores a small forward took 116 ms, and 21 ms like this.
+    OpenMP threads sleep while they wait. They would spin, and where processes share cores, take the time of the very
+    thread they wait for: with one busy neighbour on two cores a small forward took 116 ms, and 21 ms like this.
+
+    Where torchao is installed, transformers imports it, and it tells of kernels for GPUs that it can't load here.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 _FACTORIES: Mapping[EngineName, Callable[[ModelSpec, Place], Engine]] = {

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 
-from worker.engines.causal.pipeline.process import main
+from worker.engines.registry import before_torch
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
+    before_torch()
+    from worker.engines.causal.pipeline.process import main
+
     main(int(sys.argv[1]))

@@ -14,12 +14,14 @@ from ktqueue.models import ModelSpec
 from worker.engines.causal.part import Part
 from worker.engines.device import DTYPES
 from worker.engines.gguf_file import load_gguf
+from worker.engines.quantised import load_model, method_of
 
 
 class Cutter:
     """Cuts parts of the model that a catalogue's entry names. Raises ConfigurationError for one of no known kind."""
 
     def __init__(self, spec: ModelSpec) -> None:
+        self._alias = spec.alias
         self._weights = spec.weights()
         self._dtype = DTYPES[spec.dtype]
         self._whole: PreTrainedModel | None = None
@@ -33,6 +35,7 @@ class Cutter:
             raise ConfigurationError(
                 f"model {spec.alias!r}: {self.config.model_type} models can't be spread over several devices"
             )
+        self._quantised = method_of(self.config) is not None
         self._class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)]
         self.count: int = self.config.get_text_config().num_hidden_layers
 
@@ -40,16 +43,16 @@ class Cutter:
         """These layers with their weights; also what comes before the first of all, and after the last."""
         first, last = layers.start == 0, layers.stop == self.count
         if self._whole is None:
-            model = self._cut_class(layers, first=first, last=last).from_pretrained(
-                self._weights.name, revision=self._weights.revision or "main", dtype=self._dtype
-            )
-        else:
-            model, self._whole = self._whole, None
-            _cut(model, layers, first=first, last=last)
+            return self._load(layers, device, first=first, last=last)
+        model, self._whole = self._whole, None
+        _cut(model, layers, first=first, last=last)
         return _part(model, layers, device, first=first, last=last)
 
     def sketch(self, layers: range, device: torch.device, *, first: bool, last: bool) -> Part:
-        """The same with random weights, to see how long it takes; ``layers`` may be none."""
+        """Something that takes as long, with whatever weights; ``layers`` may be none."""
+        if self._quantised:
+            # Random numbers are not quantised, and take another time.
+            return self._load(layers, device, first=first, last=last)
         with torch.device("meta"):
             config = copy.deepcopy(self.config)
             model = self._cut_class(layers, first=first, last=last)._from_config(config, dtype=self._dtype)  # noqa: SLF001
@@ -57,6 +60,18 @@ class Cutter:
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.is_floating_point():
                 torch.nn.init.normal_(tensor, std=0.02)
+        return _part(model, layers, device, first=first, last=last)
+
+    def _load(self, layers: range, device: torch.device, *, first: bool, last: bool) -> Part:
+        model = load_model(
+            self._cut_class(layers, first=first, last=last),
+            self._alias,
+            self._weights.name,
+            copy.deepcopy(self.config),
+            device,
+            dtype=self._dtype,
+            revision=self._weights.revision or "main",
+        )
         return _part(model, layers, device, first=first, last=last)
 
     def kinds(self) -> list[int]:
