@@ -20,10 +20,10 @@ LAYERS = 2
 class Story:
     """Sequences that grow by a token in each forward they are in, or by some more, each with pages of its own."""
 
-    def __init__(self, keep_tokens: int, window: int | None) -> None:
+    def __init__(self, keep_tokens: int, *windows: int | None) -> None:
         self._random = torch.Generator().manual_seed(7)
         self._kept, self._plain = Gathered(keep_tokens), Reference()
-        self._windows = (None, window)
+        self._windows = windows
         shape = (SEQUENCES * WIDTH + 1, BLOCK, 2, 8)
         self._pages = [Pages(*(torch.full(shape, torch.nan) for _ in range(2))) for _ in range(LAYERS)]
         self._lengths = dict.fromkeys(range(SEQUENCES), 0)
@@ -82,13 +82,13 @@ steps = st.tuples(
 @given(
     story=st.lists(steps, min_size=1, max_size=5),
     keep_tokens=st.sampled_from([0, 200, 10_000]),
-    window=st.none() | st.sampled_from([5, 20, 90]),
+    windows=st.lists(st.sampled_from([None, 5, 12, 20, 90]), min_size=LAYERS, max_size=LAYERS),
     right=st.integers(0, 4),
 )
 def test_whoever_comes_and_goes(
-    story: list[tuple[list[int], int, bool, list[int]]], keep_tokens: int, window: int | None, right: int
+    story: list[tuple[list[int], int, bool, list[int]]], keep_tokens: int, windows: list[int | None], right: int
 ) -> None:
-    told = Story(keep_tokens, window)
+    told = Story(keep_tokens, *windows)
     for owners, forwards, broken, drafts in story:
         if broken:
             told.forward(owners, layers=1, drafts=drafts)
@@ -97,6 +97,13 @@ def test_whoever_comes_and_goes(
 
 
 def test_rows_that_outgrow_their_room() -> None:
-    told = Story(10_000, None)
+    told = Story(10_000, None, None)
     for _ in range(50):
         told.forward([4, 3, 1])
+
+
+def test_rows_that_outgrow_the_window_of_some_layers() -> None:
+    """A layer that looks back no further stops asking, and the one after it is not taken for it."""
+    told = Story(10_000, 20, None)
+    for _ in range(20):
+        told.forward([2, 1])

@@ -139,7 +139,7 @@ def causal_engine(
 ) -> CausalEngine:
     """An engine of a model that is there already, with room for so many ``tokens`` of all requests together."""
     size = Size(1 - -tokens // block_size, block_size)
-    attention = choose(Need(model.device, model.dtype))
+    attention = choose(Need(model.device, model.dtype, keep_tokens=tokens))
     vocabulary = model.config.get_text_config().vocab_size
     prompts = PromptReader(tokenizer, context)
     prompts.limit(size.tokens)

@@ -37,6 +37,7 @@ class Gathered:
 
     def __init__(self, keep_tokens: int = 0) -> None:
         self._mirror = Mirror(keep_tokens)
+        self._windows: set[int | None] = set()
         self._pairs: list[Pair] = []
         self._keys = Memory()
         self._values = Memory()
@@ -46,9 +47,9 @@ class Gathered:
         self._layout = layout
         self._block_size = block_size
         self._longest = max(layout.row_lengths[: layout.decodes], default=0)
-        self._windowed: dict[int, list[Group]] = {}
+        self._windowed: dict[int | None, list[Group]] = {}
         self._reading: dict[int | None, list[_Reading]] = {}
-        self._mirror.begin(layout, block_size)
+        self._mirror.begin(layout, block_size, frozenset(filter(self._sees_all, self._windows)))
 
     def attend(
         self,
@@ -101,11 +102,16 @@ class Gathered:
             out[row.tokens] = answer.permute(2, 0, 1, 3).flatten(1, 2)
 
     def _sides(self, key: torch.Tensor, value: torch.Tensor, pages: Pages, window: int | None) -> list[Sides]:
-        if window is None or window >= self._longest:
+        self._windows.add(window)
+        if self._sees_all(window):
             return self._mirror.sides(pages, key, value)
         if window not in self._windowed:
             self._windowed[window] = cut(self._layout, self._block_size, window=window, headroom=0, like=key)
         return [pair.gather(group, pages) for group, pair in pairs_for(self._windowed[window], self._pairs)]
+
+    def _sees_all(self, window: int | None) -> bool:
+        """Whether a layer that looks back so far sees all tokens of the rows that decode."""
+        return window is None or window >= self._longest
 
     def _gather(self, pages: Pages, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What lies in these cells, (cells, kv_heads, dim) each; valid until the next call."""

@@ -21,18 +21,24 @@ class Mirror:
     def __init__(self, most: int) -> None:
         self._most = most
         self._layout: Layout | None = None
+        self._asking: frozenset[int | None] = frozenset()
         self._groups: list[Group] = []
         self._layers: list[list[Pair]] = []
         self._shared: list[Pair] = []
         self._next = self._depth = 0
         self._keeps = self._goes_on = self._begun = False
 
-    def begin(self, layout: Layout, block_size: int) -> None:
-        """The layers of a forward with this layout follow; not all layers of a model need ask."""
+    def begin(self, layout: Layout, block_size: int, asking: frozenset[int | None]) -> None:
+        """The layers of a forward with this layout follow; not all layers of a model need ask.
+
+        ``asking`` are the windows of those that do. They are told apart by their order, so what is kept is theirs only
+        as long as the same ones ask.
+        """
         complete = self._next == self._depth if self._goes_on else self._next > 0
+        complete = complete and asking == self._asking
         self._depth = self._next
         self._goes_on = self._keeps and complete and _go_on(self._layout, layout) and self._has_room(layout)
-        self._layout, self._block_size = layout, block_size
+        self._layout, self._block_size, self._asking = layout, block_size, asking
         self._begun = False
         self._next = 0
 
