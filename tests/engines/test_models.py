@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, MambaConfig, MambaForCausalLM, PreTrainedModel
+from transformers import (
+    BartConfig,
+    BartForCausalLM,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PhimoeConfig,
+    PhimoeForCausalLM,
+    PreTrainedModel,
+)
 
 from ktqueue.errors import ConfigurationError
 from tests.support.tiny_models import CONTEXT, VOCABULARY, tiny_gemma3, tiny_llama, tiny_mistral, tiny_moe, tiny_sinks
@@ -34,6 +44,21 @@ def test_models_whose_attention_is_another_are_refused() -> None:
     mamba = MambaForCausalLM(MambaConfig(vocab_size=VOCABULARY, hidden_size=16, state_size=4, num_hidden_layers=2))
     with pytest.raises(ConfigurationError, match="mamba models can't be batched"):
         prepare(Part(mamba))
+
+
+def test_models_that_take_no_positions_are_refused() -> None:
+    bart = BartForCausalLM(BartConfig(vocab_size=VOCABULARY, d_model=16, decoder_layers=2, decoder_attention_heads=2))
+    with pytest.raises(ConfigurationError, match="bart models can't be batched: they are not told where a token is"):
+        prepare(Part(bart))
+
+
+@pytest.mark.parametrize(("window", "refused"), [(8, True), (CONTEXT, False), (None, False)])
+def test_a_window_that_layers_do_not_tell_is_refused_where_it_matters(window: int | None, *, refused: bool) -> None:
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 2, "num_local_experts": 2}
+    heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT}
+    model = PhimoeForCausalLM(PhimoeConfig(vocab_size=VOCABULARY, sliding_window=window, **sizes, **heads))
+    with pytest.raises(ConfigurationError, match="how far they look back") if refused else nullcontext():
+        assert len(prepare(Part(model))) == 2
 
 
 @pytest.mark.parametrize(("model", "saved"), [(tiny_llama(), 9), (tiny_gemma3(), 9), (tiny_moe(), 6)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, Protocol
 
 import torch
@@ -132,7 +133,9 @@ def prepare(part: Part) -> list[LayerShape]:
     model = part.model
     config: Any = model.config.get_text_config()
     kind, count = config.model_type, config.num_hidden_layers
-    layer_types = (getattr(config, "layer_types", None) or ["full_attention"] * count)[:count]
+    if "position_ids" not in signature(model.forward).parameters:
+        raise ConfigurationError(f"{kind} models can't be batched: they are not told where a token is")
+    layer_types = (getattr(config, "layer_types", None) or [_kind_of_all(config)] * count)[:count]
     if not set(layer_types) <= _KINDS or getattr(config, "num_kv_shared_layers", None):
         raise ConfigurationError(f"{kind} models can't be batched: not all layers have keys and values of their own")
     model.set_attn_implementation(NAME)
@@ -146,3 +149,11 @@ def prepare(part: Part) -> list[LayerShape]:
     ):
         raise ConfigurationError(f"{kind} models can't be batched: their layers do not say how far they look back")
     return recorder.seen
+
+
+def _kind_of_all(config: Any) -> str:
+    """What all layers are where the configuration does not tell them apart: as transformers' own cache takes it."""
+    window = getattr(config, "sliding_window", None)
+    if window is not None and window < config.max_position_embeddings:
+        return "sliding_attention"
+    return "full_attention" if getattr(config, "attention_chunk_size", None) is None else "chunked_attention"
