@@ -259,7 +259,9 @@ class MemoryOutbox:
             if endpoint is None:
                 return None
             now = self._clock()
-            return self._add(EventType.TEST, now, now, tenant=endpoint.tenant, endpoint=endpoint_id, target=endpoint_id)
+            tests = (each for each in self._deliveries.values() if (each.job_id, each.endpoint) == ("", endpoint_id))
+            seq = max([now, *(each.seq + 1 for each in tests)])
+            return self._add(EventType.TEST, seq, now, tenant=endpoint.tenant, endpoint=endpoint_id, target=endpoint_id)
 
     def delivery(self, delivery_id: int) -> Delivery | None:
         """The delivery as it is now."""

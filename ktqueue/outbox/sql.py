@@ -71,11 +71,13 @@ class SqlOutbox:
 
     @staticmethod
     def _keep_circuits(connection: sa.Connection, circuits: Mapping[str, Circuit | None]) -> None:
-        if not circuits:
-            return
-        connection.execute(statements.FORGET_CIRCUITS, {"ids": list(circuits)})
-        failing = [{"target": target} | asdict(circuit) for target, circuit in circuits.items() if circuit is not None]
-        if failing:
+        # In one order for all, so that no two senders wait for each other.
+        targets = sorted(circuits)
+        if well := [target for target in targets if circuits[target] is None]:
+            connection.execute(statements.FORGET_CIRCUITS, {"ids": well})
+        if failing := [
+            {"target": target} | asdict(circuit) for target in targets if (circuit := circuits[target]) is not None
+        ]:
             connection.execute(statements.KEEP_CIRCUIT, failing)
 
     def circuits(self, targets: Sequence[str]) -> dict[str, Circuit]:
@@ -147,7 +149,9 @@ class SqlOutbox:
 
     def add_test(self, endpoint_id: str) -> Delivery | None:
         """A pending delivery of a test event; None if there is no such endpoint."""
-        with self._database.writer() as connection:
+        with self._database.transaction() as connection:
+            # One after the other, so that each is of a moment of its own.
+            connection.execute(statements.HOLD_ENDPOINT, {"ids": [endpoint_id]})
             made = _deliveries_of(connection.execute(statements.ADD_TEST, {"endpoint_id": endpoint_id}))
         return made[0] if made else None
 

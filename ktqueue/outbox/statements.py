@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from ktqueue.outbox.base import Delivery, DeliveryAttempt, DeliveryQuery, Endpoint
 from ktqueue.sql.clock import db_now
-from ktqueue.sql.dialects import UpdateEach, among, insert_new
+from ktqueue.sql.dialects import UpdateEach, among, insert_new, insert_replacing
 from ktqueue.sql.tables import deliveries, delivery_attempts, in_state, webhook_circuits, webhook_endpoints
 from ktqueue.webhook import DeliveryState, EventType
 from ktqueue.webhook_policy import OPENS_AFTER, Circuit
@@ -101,7 +101,7 @@ SETTLE = UpdateEach(
 _circuits_of = among(webhook_circuits.c.target)
 CIRCUITS = sa.select(*CIRCUIT, webhook_circuits.c.target).where(_circuits_of)
 FORGET_CIRCUITS = sa.delete(webhook_circuits).where(_circuits_of)
-KEEP_CIRCUIT = sa.insert(webhook_circuits)
+KEEP_CIRCUIT = insert_replacing(webhook_circuits)
 HOLD_CIRCUIT = (
     sa.update(webhook_circuits)
     .where(_circuits_of, sa.or_(webhook_circuits.c.failures >= OPENS_AFTER, webhook_circuits.c.open_until > 0))

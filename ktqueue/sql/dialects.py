@@ -94,12 +94,28 @@ class insert_adding(sa.Insert):  # noqa: N801 - stands beside sa.insert
 
 @compiles(insert_adding)
 def _insert_adding(element: insert_adding, compiler: SQLCompiler, **options: Any) -> str:
+    return _insert_or(element, compiler, f"{element.table.name}.{{name}} + excluded.{{name}}", **options)
+
+
+class insert_replacing(sa.Insert):  # noqa: N801 - stands beside sa.insert
+    """INSERT that replaces what is there already under the same primary key."""
+
+    inherit_cache = True
+
+
+@compiles(insert_replacing)
+def _insert_replacing(element: insert_replacing, compiler: SQLCompiler, **options: Any) -> str:
+    return _insert_or(element, compiler, "excluded.{name}", **options)
+
+
+def _insert_or(element: sa.Insert, compiler: SQLCompiler, change: str, **options: Any) -> str:
+    """INSERT, or give each column but the key's what ``change`` makes of its ``name``."""
     table = element.table
     insert = compiler.visit_insert(element, **options)  # type: ignore[no-untyped-call]
     key = ", ".join(column.name for column in table.c if column.primary_key)
-    numbers = [column.name for column in table.c if not column.primary_key]
-    sums = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in numbers)
-    return f"{insert} ON CONFLICT ({key}) DO UPDATE SET {sums}"
+    names = [column.name for column in table.c if not column.primary_key]
+    changes = ", ".join(f"{name} = {change.format(name=name)}" for name in names)
+    return f"{insert} ON CONFLICT ({key}) DO UPDATE SET {changes}"
 
 
 class PerRow:

@@ -419,6 +419,31 @@ def test_a_test_is_delivered_like_any_event(both: Both) -> None:
     assert both.outbox.delivery(made.id) is None
 
 
+def test_tests_at_once_are_each_of_a_moment_of_its_own(both: Both) -> None:
+    endpoint = both.endpoint(EventType.JOB_QUEUED)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: both.outbox.add_test(endpoint.id), range(80)))
+    assert len({each.seq for each in made if each is not None}) == 80
+
+
+def test_senders_that_settle_at_once_may_find_the_same_receivers_failing(both: Both) -> None:
+    now = both.outbox.now()
+    targets = [f"https://{number}.example:443" for number in range(20)]
+    failing = {target: Circuit(1, now, now) for target in targets}
+
+    def settle(round_: int) -> None:
+        # Each in an order of its own, and each finds other receivers well.
+        order = targets[round_ % 20 :] + targets[: round_ % 20]
+        both.outbox.settle(
+            [], {target: failing[target] if (place + round_) % 5 else None for place, target in enumerate(order)}
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(settle, range(160)))
+    both.outbox.settle([], failing)
+    assert both.outbox.circuits(targets) == failing
+
+
 # --- lists, redelivery, deletion -------------------------------------------------------------------------------
 
 
