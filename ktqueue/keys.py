@@ -71,7 +71,7 @@ class Keys:
             raise Conflict(f"{key_id} has ended; make a new key")
         new, text = _made(KeyRequest(old.tenant, old.name, old.scopes, old.expires_at, old.limits), now, old.counted_as)
         if not self._registry.replace_key(key_id, new, now + overlap_s * 1000):
-            raise NotFound(f"there is no key {key_id}")
+            raise Conflict(f"{key_id} has ended; make a new key")
         return new, text
 
     def limit(self, key_id: str, limits: Limits) -> ApiKey:

@@ -79,7 +79,10 @@ class Registry(Protocol):
         """End a key now, unless it was revoked before; whether there is one."""
 
     def replace_key(self, key_id: str, new: ApiKey, until: int) -> bool:
-        """Commit a new key beside one that is to end at ``until``, or sooner if it would have; whether there is one."""
+        """Commit a new key beside one that is to end at ``until``, or sooner if it would have.
+
+        The new one has the limits that the old one has by then. Whether there is one that was not revoked.
+        """
 
     def limit_key(self, key_id: str, limits: Limits) -> bool:
         """Let these limits hold for a key, and for all that came of the same; whether there is one."""

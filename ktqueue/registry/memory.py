@@ -61,10 +61,10 @@ class MemoryRegistry:
         """Commit a new key beside one that is to end at ``until``, or sooner if it would have."""
         with self._lock:
             old = self._keys.get(key_id)
-            if old is None:
+            if old is None or old.revoked_at is not None:
                 return False
             self._keys[key_id] = replace(old, expires_at=min(until, old.expires_at or until))
-            self._keys[new.id] = new
+            self._keys[new.id] = replace(new, limits=old.limits)
         return True
 
     def limit_key(self, key_id: str, limits: Limits) -> bool:

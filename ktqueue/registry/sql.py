@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,11 +27,13 @@ REVOKE_KEY = sa.update(api_keys).where(_this_key).values(revoked_at=sa.func.coal
 _until = sa.bindparam("until", type_=sa.BigInteger)
 END_KEY = (
     sa.update(api_keys)
-    .where(_this_key)
+    .where(_this_key, api_keys.c.revoked_at.is_(None))
     .values(expires_at=sa.case((api_keys.c.expires_at < _until, api_keys.c.expires_at), else_=_until))
 )
 _counted_as = sa.func.coalesce(api_keys.c.origin, api_keys.c.id)
 COUNTED_AS = sa.select(_counted_as).where(_this_key)
+# Of keys that came of one, who replaces one or limits them all has the first: what is new is then seen by the next.
+HOLD_ORIGIN = sa.select(api_keys.c.id).where(api_keys.c.id == sa.bindparam("origin_id")).with_for_update()
 LIMIT_KEYS = (
     sa.update(api_keys)
     .where(_counted_as == sa.bindparam("origin_id"))
@@ -109,10 +111,13 @@ class SqlRegistry:
     def replace_key(self, key_id: str, new: ApiKey, until: int) -> bool:
         """Commit a new key beside one that is to end at ``until``, or sooner if it would have."""
         with self._database.transaction() as connection:
-            found = connection.execute(END_KEY, {"key_id": key_id, "until": until}).rowcount == 1
-            if found:
-                connection.execute(ADD_KEY, _row_of_key(new))
-        return found
+            origin = connection.execute(COUNTED_AS, {"key_id": key_id}).scalar_one_or_none()
+            connection.execute(HOLD_ORIGIN, {"origin_id": origin})
+            if not connection.execute(END_KEY, {"key_id": key_id, "until": until}).rowcount:
+                return False
+            old = _key_of(connection.execute(KEY, {"key_id": key_id}).mappings().one())
+            connection.execute(ADD_KEY, _row_of_key(replace(new, limits=old.limits)))
+        return True
 
     def limit_key(self, key_id: str, limits: Limits) -> bool:
         """Let these limits hold for a key, and for all that came of the same; whether there is one."""
@@ -120,6 +125,7 @@ class SqlRegistry:
         with self._database.transaction() as connection:
             origin = connection.execute(COUNTED_AS, {"key_id": key_id}).scalar_one_or_none()
             if origin is not None:
+                connection.execute(HOLD_ORIGIN, {"origin_id": origin})
                 connection.execute(LIMIT_KEYS, changed | {"origin_id": origin})
         return origin is not None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -88,6 +89,40 @@ def test_a_key_that_is_replaced_ends_no_later_than_it_would(
     assert registry.key(new.id) == new
     assert not registry.replace_key("key_nobody", replace(new, id="key_2", prefix="p2"), 1_000)
     assert registry.key("key_2") is None
+
+
+def test_a_key_that_was_revoked_meanwhile_is_not_replaced(registry: Registry) -> None:
+    old = key(registry)
+    registry.revoke_key(old.id)
+    revoked = registry.key(old.id)
+    new = replace(old, id=f"key_{uuid7_hex()}", prefix="another")
+    assert not registry.replace_key(old.id, new, 1_000)
+    assert (registry.key(old.id), registry.key(new.id)) == (revoked, None)
+
+
+def test_a_new_key_has_the_limits_that_hold_by_then(registry: Registry) -> None:
+    old = key(registry, limits=Limits(queued_jobs=5))
+    registry.limit_key(old.id, Limits(queued_jobs=6))
+    new = replace(old, id=f"key_{uuid7_hex()}", prefix="another", origin=old.id)
+    assert registry.replace_key(old.id, new, 1_000)
+    assert registry.key(new.id) == replace(new, limits=Limits(queued_jobs=6))
+
+
+def test_keys_that_are_replaced_while_they_are_limited_are_alike(registry: Registry) -> None:
+    first = key(registry)
+
+    def replaced(number: int) -> None:
+        new = replace(first, id=f"key_{uuid7_hex()}", prefix=f"p{number}", origin=first.id)
+        assert registry.replace_key(first.id, new, 10**15)
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(20):
+            limits = Limits(queued_jobs=number + 1)
+            limited = pool.submit(registry.limit_key, first.id, limits)
+            made = pool.submit(replaced, number)
+            assert limited.result()
+            made.result()
+            assert {found.limits for found in registry.keys(KeyQuery())} == {limits}
 
 
 def test_all_keys_that_came_of_one_are_limited_together(registry: Registry) -> None:
