@@ -16,18 +16,17 @@ from api.query import parameters
 from api.services import ApiServices
 from api.shapes import Shape
 from ktqueue.errors import NotFound
-from ktqueue.tenant import TENANT_NAME, Tenant
+from ktqueue.tenant import HEAVIEST, LIGHTEST, TENANT_NAME, Tenant
 
 TENANTS = "/api/v1/tenants"
 MOST_BYTES = 65_536
-HEAVIEST = 1_000.0
 
 
 @with_config(STRICT)
 class TenantLimits(LimitsRequest, total=False):
     """What shall hold for a tenant; what is left out is no limit, and a weight of 1."""
 
-    weight: Annotated[float, Field(gt=0, le=HEAVIEST, description="Its part of a lane, as to the others'.")]
+    weight: Annotated[float, Field(ge=LIGHTEST, le=HEAVIEST, description="Its part of a lane, as to the others'.")]
     running_jobs: Annotated[Limit, Field(description="Most jobs that run at once, of all models; others wait.")]
 
 

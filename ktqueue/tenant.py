@@ -14,6 +14,8 @@ DEFAULT_TENANT = "default"
 """Whose everything is while no keys are asked for."""
 NOBODY: Mapping[str, int] = MappingProxyType({})
 """Of numbers by tenant: where there is none of anybody."""
+LIGHTEST, HEAVIEST = 0.001, 1_000.0
+"""Weights. What a job costs is divided by its tenant's, and far smaller ones would leave no digits for the others'."""
 TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 

@@ -11,10 +11,13 @@ from ktqueue.cli.app import App, json_option
 from ktqueue.cli.keys import opened
 from ktqueue.cli.limits import LIMIT, limit_options, show_used
 from ktqueue.cli.show import compact, pairs, table
-from ktqueue.tenant import Limits, Tenant
+from ktqueue.tenant import HEAVIEST, LIGHTEST, Limits, Tenant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+WEIGHT = click.FloatRange(LIGHTEST, HEAVIEST)
 
 
 @click.group()
@@ -24,7 +27,7 @@ def tenants() -> None:
 
 @tenants.command(name="set")
 @click.argument("name")
-@click.option("--weight", type=click.FloatRange(min=0, max=1_000, min_open=True), default=1.0, show_default=True)
+@click.option("--weight", type=WEIGHT, default=1.0, show_default=True)
 @limit_options
 @click.option("--running-jobs", type=LIMIT, help="Most jobs that run at once, of all models; others wait.")
 @json_option

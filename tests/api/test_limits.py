@@ -359,7 +359,9 @@ def test_tenants_are_set_and_seen(limited: Limited) -> None:
     assert limited.ask("GET", f"{TENANTS}/-b", limited.admin).status_code == 404
 
 
-@pytest.mark.parametrize("body", [{"weight": 0}, {"weight": -1}, {"queued_jobs": 0}, {"nope": 1}, {"weight": None}])
+@pytest.mark.parametrize(
+    "body", [{"weight": 0}, {"weight": 1e-4}, {"weight": -1}, {"queued_jobs": 0}, {"nope": 1}, {"weight": None}]
+)
 def test_wrong_limits_are_refused(limited: Limited, body: JsonObject) -> None:
     answered = limited.ask("PUT", f"{TENANTS}/b", limited.admin, body)
     assert problem_of(answered, 422)["errors"][0]["field"] == next(iter(body))
