@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -65,6 +66,13 @@ def connect(url: str) -> Client:
 
     Answers are ``str``. Raises ConfigurationError for any other URL.
     """
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        # Redis-py would take another port. What stands there may be of the password, and is not repeated.
+        raise ConfigurationError(
+            "KTQ_REDIS_URL: its port is not a number; what is special in a user name or password is percent-encoded"
+        ) from None
     try:
         client = Client.from_url(
             url,

@@ -66,7 +66,13 @@ class Database:
 
     def __init__(self, url: str) -> None:
         """``url`` is SQLAlchemy's: ``sqlite:///…`` or ``postgresql+psycopg://…``."""
-        kind = sa.make_url(url).get_backend_name()
+        try:
+            kind = sa.make_url(url).get_backend_name()
+        except (ValueError, sa.exc.ArgumentError):
+            # Not even a part of it may be repeated: where it is misread, that may be of the password.
+            raise ConfigurationError(
+                "KTQ_DATABASE_URL: can't be read; what is special in a user name or password is percent-encoded"
+            ) from None
         if kind not in SESSION:
             raise ConfigurationError(f"the database must be SQLite or PostgreSQL, not {kind}")
         self._begin = BEGIN[kind]

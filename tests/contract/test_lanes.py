@@ -475,7 +475,9 @@ def test_a_server_that_comes_back_is_waited_for(redis_url: str, tmp_path: Path) 
         comes_back.join()
 
 
-@pytest.mark.parametrize("url", ["", "http://localhost", "redis://localhost?health_check_interval=often"])
+@pytest.mark.parametrize(
+    "url", ["", "http://localhost", "redis://localhost?health_check_interval=often", "redis://localhost:6379x/0"]
+)
 def test_a_wrong_url_is_refused_by_name(url: str) -> None:
     with pytest.raises(ConfigurationError, match="KTQ_REDIS_URL"):
         connect(url)
