@@ -33,6 +33,11 @@ class Commands(click.Group):
             raise Unreachable(str(error)) from error
         except KtqueueError as error:
             raise WrongUse(str(error)) from error
+        except UnicodeEncodeError as error:
+            if error.encoding != "utf-8":
+                raise
+            # What was given as bytes that are no text is found out where it would be sent, or stored.
+            raise WrongUse("what was given is not UTF-8") from error
         except KeyboardInterrupt:
             ctx.exit(130)
 

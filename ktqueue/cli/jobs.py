@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ktqueue.cli.app import Session, Unsuccessful, session
+from ktqueue.cli.numbers import COUNT
 from ktqueue.cli.pairs import METADATA
 from ktqueue.cli.show import counted, duration, emit, facts, outcome_of, table
 from ktqueue.job import JobState
@@ -98,7 +99,7 @@ def finish(client: Client, ids: Sequence[str], timeout: float | None, *, as_json
 @click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in JobState]))
 @click.option("--model", help="Only this model's.")
 @METADATA
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most jobs to show.")
+@click.option("--limit", type=COUNT, default=20, show_default=True, help="Most jobs to show.")
 @session
 def list_jobs(session: Session, states: Sequence[str], model: str | None, metadata: dict[str, str], limit: int) -> None:
     """List jobs, newest first."""

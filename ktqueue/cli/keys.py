@@ -11,6 +11,7 @@ import click
 
 from ktqueue.cli.app import App, json_option
 from ktqueue.cli.limits import limit_options, show_used
+from ktqueue.cli.numbers import COUNT
 from ktqueue.cli.show import compact, pairs, table
 from ktqueue.tenant import ALL_SCOPES, CLIENT_SCOPES, DEFAULT_TENANT, Limits, Scope, scopes_named
 
@@ -71,7 +72,7 @@ def create(
 
 @keys.command(name="list")
 @click.option("--tenant", help="Only this tenant's.")
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Most keys to show.")
+@click.option("--limit", type=COUNT, default=100, show_default=True, help="Most keys to show.")
 @json_option
 @click.pass_obj
 def list_keys(app: App, tenant: str | None, limit: int, as_json: bool) -> None:
@@ -124,7 +125,7 @@ def revoke(app: App, key_id: str, as_json: bool) -> None:
 
 @keys.command()
 @click.argument("key_id", metavar="ID")
-@click.option("--overlap-seconds", type=click.IntRange(min=0), default=86_400, show_default=True)
+@click.option("--overlap-seconds", type=click.IntRange(0, 30 * 86_400), default=86_400, show_default=True)
 @json_option
 @click.pass_obj
 def rotate(app: App, key_id: str, overlap_seconds: int, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ktqueue.cli.app import Session, session
+from ktqueue.cli.numbers import Seconds
 from ktqueue.cli.show import emit
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def move(session: Session, model: str, source: str | None, target: str | None) -
 @click.command()
 @MODEL
 @click.option("--tenant", help="Only this tenant's jobs.")
-@click.option("--older-than", type=click.FloatRange(min=0), metavar="SECONDS", help="Only jobs created so long ago.")
+@click.option("--older-than", type=Seconds(min=0), metavar="SECONDS", help="Only jobs created so long ago.")
 @click.option("--dry-run", is_flag=True, help="Only count them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @session

@@ -10,6 +10,7 @@ import click
 
 from ktqueue.cli import lane_orders
 from ktqueue.cli.app import Session, session
+from ktqueue.cli.numbers import Seconds
 from ktqueue.cli.show import compact, console, duration, emit, grid, table
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _local_models(session: Session) -> None:
 
 @click.group(invoke_without_command=True)
 @click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
-@click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between.")
+@click.option("--interval", type=Seconds(min=0.1), default=1.0, show_default=True, help="Seconds between.")
 @click.option("--prompt-tokens", type=click.IntRange(min=1), help="How long a prompt is, for what a slot holds.")
 @click.option("--answer-tokens", type=click.IntRange(min=1), help="How long an answer is.")
 @session

@@ -12,7 +12,7 @@ import click
 from ktqueue.cli.app import App
 from ktqueue.cli.show import compact, table
 
-LIMIT = click.IntRange(min=1)
+LIMIT = click.IntRange(1, 10**15)
 OPTIONS = {
     "requests_per_minute": "Most requests.",
     "tokens_per_minute": "Most tokens submitted, estimated.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -22,12 +23,19 @@ def _split_json(ctx: click.Context, param: click.Parameter, given: Sequence[str]
 
 
 def strict_json(text: str) -> Any:
-    """Raises ValueError for what is not JSON, NaN and Infinity too, which Python would take."""
-    return json.loads(text, parse_constant=_no_constant)
+    """Raises ValueError for what is not JSON, NaN and Infinity too, and 1e999, which Python would take."""
+    return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"there is no {name}")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits} is beyond all numbers")
+    return number
 
 
 def _json_or_text(value: str) -> Any:

@@ -13,6 +13,7 @@ import click
 
 from ktqueue.cli.app import Refused, Session, session
 from ktqueue.cli.jobs import TIMEOUT, finish
+from ktqueue.cli.numbers import Seconds
 from ktqueue.cli.pairs import METADATA, PARAMS, strict_json
 from ktqueue.cli.show import emit, output_of, progress_of, waiting_for
 from ktqueue.job import JobState, JsonObject
@@ -98,7 +99,7 @@ def _key(ctx: click.Context, param: click.Parameter, given: str | None) -> str |
 @METADATA
 @click.option("--priority", type=click.IntRange(0, 9), help="Higher runs sooner; 5 if left out.")
 @click.option("--max-attempts", type=click.IntRange(min=1), help="How often to try.")
-@click.option("--deadline", type=float, metavar="SECONDS", help="Expire the job if it has not ended by then.")
+@click.option("--deadline", type=Seconds(), metavar="SECONDS", help="Expire the job if it has not ended by then.")
 @click.option("--webhook", metavar="URL", help="Tell this URL how the job ends.")
 @click.option(
     "--webhook-event",

@@ -12,6 +12,7 @@ import click
 from ktqueue.bounded import Bounded
 from ktqueue.cli.app import Session, session
 from ktqueue.cli.frame import Seen, frame
+from ktqueue.cli.numbers import Seconds
 from ktqueue.cli.show import console, duration, emit
 
 if TYPE_CHECKING:
@@ -62,9 +63,7 @@ def head(url: str) -> str:
 
 @click.command()
 @click.option("--once", is_flag=True, help="Print one frame and end; exits 3 if nobody answers.")
-@click.option(
-    "--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between looks."
-)
+@click.option("--interval", type=Seconds(min=0.1), default=1.0, show_default=True, help="Seconds between looks.")
 @session
 def top(session: Session, once: bool, interval: float) -> None:
     """Watch lanes and slots: what waits and runs, batches, tokens per second, memory. q or Ctrl-C ends it."""

@@ -10,6 +10,7 @@ import click
 
 from ktqueue.cli.app import Session, Unsuccessful, session
 from ktqueue.cli.listen import EVENTS, MODEL, listen
+from ktqueue.cli.numbers import COUNT
 from ktqueue.cli.show import compact, duration, emit, pairs, table
 from ktqueue.webhook import DeliveryState
 
@@ -78,7 +79,7 @@ def delete(session: Session, endpoints: Sequence[str]) -> None:
 @webhooks.command()
 @click.option("--endpoint", metavar="ID", help="Only those to this endpoint.")
 @click.option("--state", type=click.Choice([state.value for state in DeliveryState]))
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most deliveries to show.")
+@click.option("--limit", type=COUNT, default=20, show_default=True, help="Most deliveries to show.")
 @session
 def deliveries(session: Session, endpoint: str | None, state: str | None, limit: int) -> None:
     """List deliveries, newest first."""

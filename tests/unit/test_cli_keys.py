@@ -127,6 +127,24 @@ def test_tenants_are_set_and_listed(shell: Shell) -> None:
     assert shell.json("tenants", "set", "a", "--running-jobs", "3")[0]["running_jobs"] == 3
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("keys", "create", "--queued-jobs", "9" * 20),
+        ("keys", "list", "--limit", "9" * 20),
+        ("keys", "rotate", "key_nobody", "--overlap-seconds", "9" * 20),
+        ("tenants", "set", "a", "--running-jobs", "9" * 20),
+        ("tenants", "set", "a", "--weight", "1e-300"),
+    ],
+)
+def test_numbers_that_no_database_holds_are_wrong_use(shell: Shell, arguments: tuple[str, ...]) -> None:
+    assert "is not in the range" in shell.run(*arguments, exit_code=2)
+
+
+def test_a_name_that_is_no_text_is_wrong_use(shell: Shell) -> None:
+    assert "not UTF-8" in shell.run("keys", "create", "--name", "\udcff", exit_code=2)
+
+
 def test_what_tenants_have_is_told(shell: Shell) -> None:
     assert shell.json("tenants", "used") == []
     with closing(SqlStore(shell.settings.sql_url)) as store:

@@ -81,6 +81,8 @@ def test_the_text_may_come_from_stdin_and_the_input_as_json() -> None:
         (["--file", "x", "--stream"], "with --file each line says all"),
         (["chat", "x", "--idempotency-key", "é"], "1-255 visible ASCII characters"),
         (["chat", "--input", '{"n": NaN}'], "there is no NaN"),
+        (["chat", "--input", '{"n": 1e999}'], "1e999 is beyond all numbers"),
+        (["chat", "x", "--deadline", "nan"], "'nan' is not a finite number"),
         (["chat"], "give the TEXT, or the --input"),
         (["chat", "Hello", "--input", "{}"], "give the TEXT, or the --input"),
         (["chat", "--input", "nonsense"], "is not JSON"),
@@ -110,8 +112,8 @@ def test_stdin_that_is_not_text_is_refused() -> None:
 
 def test_a_param_that_is_not_json_is_text() -> None:
     server = Server(job())
-    run(server, "submit", "m", "x", "--task", "generate", "--param", "a=NaN", "--param", "b=[1]", "--param", "c=x y")
-    assert server.sent()["params"] == {"a": "NaN", "b": [1], "c": "x y"}
+    run(server, "submit", "m", "x", "--task", "generate", "--param", "a=NaN", "--param", "b=1e999", "--param", "c=[1]")
+    assert server.sent()["params"] == {"a": "NaN", "b": "1e999", "c": [1]}
 
 
 @pytest.mark.parametrize("as_json", [False, True])
