@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from ktqueue.errors import ConfigurationError
 from ktqueue.models import ModelSpec
 from tests.support.engines import Run, generate, greedy, loaded
-from tests.support.quantised import save_quantised, there
+from tests.support.quantised import need, save_quantised, there
 from tests.support.tiny_models import byte_tokenizer, save_causal
 from worker.engines.base import Request
 from worker.engines.causal.engine import CausalEngine
@@ -131,6 +131,8 @@ def test_they_compute_in_what_they_were_quantised_from(tmp_path: Path) -> None:
 def test_what_can_not_be_loaded_names_the_model_the_method_and_what_to_do(
     llama: PreTrainedModel, tmp_path: Path, told: dict[str, Any], reason: str
 ) -> None:
+    if told.get("quant_method") == "torchao":
+        need("torchao")
     save_causal(llama, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": told}))

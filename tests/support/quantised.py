@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, TorchAoConfig
 
+from tests.conftest import unavailable
 from tests.support.tiny_models import CONTEXT, VOCABULARY, byte_tokenizer, save_causal
 
 PACKAGES = {
@@ -29,8 +30,15 @@ def there(kind: str) -> bool:
     return find_spec(PACKAGES[kind]) is not None
 
 
+def need(*packages: str) -> None:
+    """Skip the test, or fail it where all packages have to be there."""
+    if missing := [name for name in packages if find_spec(name) is None]:
+        unavailable(f"no quantised weights, for want of {', '.join(missing)}")
+
+
 def save_quantised(kind: str, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Path:
     """A folder with a tiny Llama whose projections are quantised; widths are what kernels and groups take."""
+    need(PACKAGES[kind], "accelerate")
     torch.manual_seed(9)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
