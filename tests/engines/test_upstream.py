@@ -116,6 +116,9 @@ SPOILT = [
     Manner(body=b"{}"),
     Manner(status=302, headers={"Location": "http://127.0.0.1:9/"}),
     Manner(status=401),
+    # What httpx or we would stumble over, who need none of it.
+    Manner(status=302, headers={"Location": "mailto:x"}),
+    Manner(status=429, headers={"Retry-After": "0"}),
 ]
 
 
@@ -146,6 +149,14 @@ def test_what_the_request_is_to_blame_for_is_told_without_our_key() -> None:
     error = run.errors["a"]
     assert (error.code, error.message, error.retryable) == ("context_length_exceeded", "too long for …", False)
     assert len(server.asked) == 1
+
+
+def test_a_cookie_is_not_kept_so_that_one_job_tells_nothing_of_another_and_none_is_broken_by_it() -> None:
+    server = Upstream(first(Manner(status=400, headers={"Set-Cookie": "é=1"})), most=2)
+    with serving(server) as engine:
+        assert list(ended(Run(engine, generate("a", "x"))).errors) == ["a"]
+        assert ended(Run(engine, generate("b", "y"))).texts == {"b": "y"}
+    assert "cookie" not in server.asked[1].headers
 
 
 def test_while_all_are_busy_jobs_wait_in_their_lane_and_are_not_charged() -> None:

@@ -150,6 +150,17 @@ def test_one_that_is_busy_is_left_alone_for_as_long_as_it_asked() -> None:
     assert (desk.capacity(30.9), desk.capacity(31.0)) == (0, 4)
 
 
+@pytest.mark.parametrize("wait_s", [None, 0.0])
+def test_one_that_is_busy_and_asks_for_no_rest_has_one_all_the_same(wait_s: float | None) -> None:
+    there = instance(4)
+    desk = Desk([there])
+    member = desk.add(ask("a"), 1.0)
+    place(desk)
+    desk.ended(member, there, Outcome(Ending.BUSY, wait_s=wait_s), 1.0)
+    assert verdicts(desk) == [Declined("a")]
+    assert desk.capacity(1.0) == 0
+
+
 def test_one_at_a_time_rests_after_a_call_that_was_left_and_is_asked_first() -> None:
     there = instance(1, rest_s=7.0)
     desk = Desk([there])

@@ -47,6 +47,13 @@ def test_whatever_comes_is_an_answer_or_nonsense(document: Any) -> None:
     assert len(said_in(document)) <= LONGEST_SAID
 
 
+def test_an_error_nested_deeper_than_it_could_be_written_is_none_to_repeat() -> None:
+    deep = b"[" * 300 + b"]" * 300
+    assert said_in(orjson.loads(deep)) == ""
+    with pytest.raises(Nonsense, match="it broke off"):
+        chunk_of(b'{"error": ' + deep + b"}", 1)
+
+
 @given(data=st.binary(max_size=50))
 def test_bytes_that_are_no_json_are_nonsense(data: bytes) -> None:
     try:
@@ -121,6 +128,7 @@ def test_messages_are_one_line_and_bounded() -> None:
         ({"Retry-After": "9" * 40}, 999_999_999.0),
         ({"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT", "Date": "Fri, 31 Dec 1999 23:59:29 GMT"}, 30.0),
         ({"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, None),
+        ({"Retry-After": "Fri, 99999999999999999999 Dec 1999 23:59:59 GMT"}, None),
     ],
 )
 def test_retry_after_is_a_number_or_a_date_by_the_servers_clock(headers: dict[str, str], seconds: float | None) -> None:

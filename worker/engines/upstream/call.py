@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 import orjson
@@ -39,6 +40,9 @@ class Caller:
             timeout=httpx.Timeout(silence_s, connect=patience.connect_seconds),
             limits=httpx.Limits(max_connections=upstream.jobs + 1, max_keepalive_connections=upstream.jobs + 1),
             follow_redirects=False,
+            event_hooks={"response": [_stay]},
+            # What a server would have us repeat is of one job, and some of it could not even be sent.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             # The environment's proxies and passwords are for others.
             trust_env=False,
         )
@@ -93,6 +97,11 @@ class Caller:
         if len(ended) < choices:
             raise Nonsense("it is only a part of one")
         return Outcome(Ending.DONE)
+
+
+async def _stay(response: httpx.Response) -> None:
+    """Where a redirect leads, httpx works out though nobody follows it, and raises what is no HTTPError if it can't."""
+    response.headers.pop("Location", None)
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[bytes]:

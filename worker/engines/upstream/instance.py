@@ -15,7 +15,7 @@ from worker.engines.upstream.kinds import DIALECTS, unknown
 from worker.engines.upstream.outcome import Ending, Outcome
 
 BUSY_S = 1.0
-"""How long an instance is left alone that says it is busy and not for how long."""
+"""How long an instance is left alone that says it is busy and not for how long, or for no time at all."""
 LONGEST_WAIT_S = 3600.0
 ASTRAY_S = 30.0
 """How long one is left alone that does not take our key, or does not have the model."""
@@ -118,7 +118,7 @@ class Instance:
                 self.breaker.succeeded()
             case Ending.BUSY:
                 self.heard_at = now
-                wait_s = BUSY_S if outcome.wait_s is None else min(outcome.wait_s, LONGEST_WAIT_S)
+                wait_s = min(outcome.wait_s or BUSY_S, LONGEST_WAIT_S)
                 self.rests_until = max(self.rests_until, now + wait_s)
             case Ending.ASTRAY:
                 self.breaker.open(now, at_least_s=ASTRAY_S)

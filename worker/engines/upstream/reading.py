@@ -71,7 +71,14 @@ def _message(document: object) -> str:
         case str(message):
             return message
         case _:
-            return orjson.dumps(document).decode() if document else ""
+            return _whole(document) if document else ""
+
+
+def _whole(document: object) -> str:
+    try:
+        return orjson.dumps(document).decode()
+    except orjson.JSONEncodeError:  # nested deeper than it writes, though not than it reads
+        return ""
 
 
 def _object(data: bytes) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def retry_after(headers: httpx.Headers) -> float | None:
 def _instant(told: str) -> datetime | None:
     try:
         instant = parsedate_to_datetime(told)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter of numbers beyond all dates
         return None
     return instant if instant.tzinfo is not None and math.isfinite(instant.timestamp()) else None
 
