@@ -127,7 +127,10 @@ class Settings(BaseModel):
     @field_validator("home", "models")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        try:
+            return value.expanduser().absolute()
+        except RuntimeError as error:
+            raise PydanticCustomError("no_home", "begins with ~, and nobody knows whose home that is") from error
 
     @field_validator("heartbeat_seconds")
     @classmethod

@@ -54,6 +54,8 @@ def test_each_variable_is_read() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
+        ("home", "~nobody-here/x", "nobody knows whose home"),
+        ("models", "~nobody-here/x", "nobody knows whose home"),
         ("port", "0", "greater than or equal to 1"),
         ("port", "65536", "less than or equal to 65535"),
         ("port", "http", "valid integer"),
