@@ -146,16 +146,25 @@ DISABLE = (
     .where(_this_endpoint, webhook_endpoints.c.disabled.is_(None))
     .values(disabled=sa.bindparam("why"))
 )
+_theirs = deliveries.c.endpoint == sa.bindparam("endpoint_id")
+
+
+def _in_order(*these: sa.ColumnElement[bool]) -> Sequence[sa.ColumnElement[bool]]:
+    """These deliveries, locked in the order of ids, as senders lock theirs: so no two wait for each other."""
+    ids = sa.select(deliveries.c.id).where(*these).order_by(deliveries.c.id).with_for_update().correlate(None)
+    return [deliveries.c.id.in_(ids), *these]
+
+
 GIVE_UP = (
     sa.update(deliveries)
-    .where(_pending, deliveries.c.endpoint == sa.bindparam("endpoint_id"))
+    .where(*_in_order(_pending, _theirs))
     .values(state=str(DeliveryState.FAILED), next_at=None, token=None, sender=None)
 )
 DELETE_ENDPOINT = sa.delete(webhook_endpoints).where(_this_endpoint)
-_of_endpoint = sa.select(deliveries.c.id).where(deliveries.c.endpoint == sa.bindparam("endpoint_id")).correlate(None)
+_of_endpoint = sa.select(deliveries.c.id).where(_theirs).correlate(None)
 FORGET_ENDPOINT = (
     sa.delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(_of_endpoint)),
-    sa.delete(deliveries).where(deliveries.c.endpoint == sa.bindparam("endpoint_id")),
+    sa.delete(deliveries).where(*_in_order(_theirs)),
     sa.delete(webhook_circuits).where(webhook_circuits.c.target == sa.bindparam("endpoint_id")),
 )
 
@@ -195,9 +204,9 @@ REDELIVER = sa.update(deliveries).where(_this, deliveries.c.token.is_(None)).val
 REPLAY = (
     sa.update(deliveries)
     .where(
-        in_state(DeliveryState.FAILED),
-        deliveries.c.endpoint == sa.bindparam("endpoint_id"),
-        deliveries.c.at >= sa.bindparam("since", type_=sa.BigInteger),
+        *_in_order(
+            in_state(DeliveryState.FAILED), _theirs, deliveries.c.at >= sa.bindparam("since", type_=sa.BigInteger)
+        )
     )
     .values(**_anew)
     .execution_options(preserve_rowcount=True)

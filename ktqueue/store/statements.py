@@ -286,7 +286,11 @@ FORGET_ATTEMPTS = sa.delete(attempts).where(among(attempts.c.job_id))
 FORGET_KEYS = sa.delete(idempotency_keys).where(among(idempotency_keys.c.job_id))
 _told = sa.select(deliveries.c.id).where(among(deliveries.c.job_id)).correlate(None)
 FORGET_TELLING = sa.delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(_told))
-FORGET_DELIVERIES = sa.delete(deliveries).where(among(deliveries.c.job_id))
+# In the order of ids, as senders lock theirs.
+_telling = sa.select(deliveries.c.id).where(among(deliveries.c.job_id)).order_by(deliveries.c.id).with_for_update()
+FORGET_DELIVERIES = sa.delete(deliveries).where(
+    deliveries.c.id.in_(_telling.correlate(None)), among(deliveries.c.job_id)
+)
 FORGET = (FORGET_ATTEMPTS, FORGET_KEYS, FORGET_TELLING, FORGET_DELIVERIES)
 """What goes with jobs that are deleted."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import pytest
+import sqlalchemy as sa
 
 from ktqueue.job import Job, JobError, JobState, Task, Verdict, fence_of, new_job_id, uuid7_hex
 from ktqueue.outbox.base import Delivery, DeliveryQuery, Endpoint, Outbox, Settlement
@@ -356,6 +357,46 @@ def test_an_endpoint_that_is_disabled_gives_up_what_is_pending(both: Both) -> No
 
 
 # --- endpoints -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["disable", "delete", "replay", "delete the job"])
+def test_deliveries_are_locked_in_the_order_in_which_senders_lock_theirs(empty_postgres_url: str, ending: str) -> None:
+    """Or a sender that settles some, and has the first of them, would wait for another, and who has that for it."""
+    outbox, store = SqlOutbox(empty_postgres_url), SqlStore(empty_postgres_url)
+    both = Both(store, outbox, [])
+    endpoint = both.endpoint()
+    if ending == "delete the job":
+        job = both.job()
+        both.finish(both.claim(job))
+        _, first, last, *_ = (each.id for each in both.told(job))
+    else:
+        first, *_, last = (made.id for _ in range(100) if (made := outbox.add_test(endpoint.id)) is not None)
+    if ending == "replay":
+        outbox.disable(endpoint.id, Disabled.OPERATOR)
+    work: Callable[[], object] = {
+        "disable": lambda: outbox.disable(endpoint.id, Disabled.OPERATOR),
+        "delete": lambda: outbox.delete_endpoint(endpoint.id),
+        "replay": lambda: outbox.replay(endpoint.id, 0),
+        "delete the job": lambda: store.delete(job.id),
+    }[ending]
+    engine = sa.create_engine(empty_postgres_url, isolation_level="AUTOCOMMIT")
+    lock = sa.text("SELECT id FROM deliveries WHERE id = :id FOR UPDATE SKIP LOCKED")
+    with engine.connect() as watch, engine.connect() as sender, ThreadPoolExecutor(1) as pool:
+        # All are one endpoint's, so they are read as they lie on the disk: the first behind the last.
+        watch.exec_driver_sql(f"UPDATE deliveries SET tries = 1 WHERE id = {first}")
+        watch.exec_driver_sql("ANALYZE deliveries")
+        sender.exec_driver_sql("BEGIN")
+        assert sender.execute(lock, {"id": first}).scalar() == first
+        done = pool.submit(work)
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        until(lambda: watch.exec_driver_sql(waiting).scalar_one() == 1, "it waits for the first")
+        had = sender.execute(lock, {"id": last}).scalar()
+        sender.exec_driver_sql("ROLLBACK")
+        done.result()
+    engine.dispose()
+    outbox.close()
+    store.close()
+    assert had == last
 
 
 def test_endpoints_are_kept_as_they_are_given(both: Both) -> None:
