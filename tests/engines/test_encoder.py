@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, LlamaForSequenceClassification
 
 from ktqueue.batching import Rules
 from ktqueue.errors import ConfigurationError
 from ktqueue.job import JsonObject, Task, Usage
 from ktqueue.models import ModelSpec, TaskName
 from tests.support.engines import Run, embed, loaded
-from tests.support.tiny_models import byte_tokenizer
+from tests.support.tiny_models import byte_tokenizer, save_causal, tiny_llama
 from worker.engines.base import Engine, Progress, Request
 from worker.engines.encoder import EncoderEngine
 from worker.engines.texts import Item
@@ -152,6 +152,19 @@ def test_a_cross_encoder_reads_query_and_document_together(scorer_folder: Path) 
     run = Run(engine(scorer_folder, "rerank"), rerank("a", "lazy dogs", TEXTS[:3])).end()
     scores = {index: float(logits(scorer_folder, "lazy dogs", text).sigmoid()) for index, text in enumerate(TEXTS[:3])}
     assert_ranking(run.result("a"), scores)
+
+
+@pytest.mark.parametrize("pad", [None, -1, 5])
+def test_a_decoder_scores_a_text_by_its_last_token_whatever_fills_up_its_batch(tmp_path: Path, pad: int | None) -> None:
+    torch.manual_seed(8)
+    model = LlamaForSequenceClassification(tiny_llama().config)
+    model.config.pad_token_id = pad
+    save_causal(model, tmp_path)
+    run = Run(engine(tmp_path, "classify"), Request("a", Task.CLASSIFY, {"texts": TEXTS[:3]}, {"top_k": 2})).end()
+    for text, labels in zip(TEXTS, run.result("a")["labels"], strict=False):
+        with torch.inference_mode():
+            alone = model(byte_tokenizer()(text, return_tensors="pt").input_ids).logits[0].softmax(-1)
+        assert [label["score"] for label in labels] == pytest.approx(alone.sort(descending=True).values.tolist())
 
 
 def logits(folder: Path, text: str, second: str | None = None) -> torch.Tensor:

@@ -53,7 +53,7 @@ def load_encoder(spec: ModelSpec, place: Place) -> Engine:
         family = AutoModelForSequenceClassification if classifies else AutoModel
         model = _ready(_model(family, spec, weights, config, device), device)
         reader = Reader(tokenizer, context_of(spec, model, tokenizer.model_max_length))
-        pad = tokenizer.pad_token_id or 0
+        pad = _pad(model, tokenizer)
         head: Head = Labels(model, reader, pad) if classifies else Vectors(model, reader, _pooling(spec, weights), pad)
     _check_tasks(spec, head)
     return EncoderEngine(head, max_batch=spec.max_batch, rules=rules(spec, device))
@@ -129,6 +129,16 @@ def _tokenizer(spec: ModelSpec, weights: Weights) -> PreTrainedTokenizerBase:
 def _config(spec: ModelSpec, weights: Weights) -> PreTrainedConfig:
     config: PreTrainedConfig = AutoConfig.from_pretrained(weights.name, **_origin(spec, weights))
     return config
+
+
+def _pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """What rows are filled up with. Models that score a text by its last token look for it before these."""
+    told: int | None = getattr(model.config, "pad_token_id", None)
+    if told is not None and told >= 0:
+        return told
+    pad: int = tokenizer.pad_token_id or 0
+    model.config.pad_token_id = pad
+    return pad
 
 
 def _causal_model(spec: ModelSpec, weights: Weights, device: torch.device) -> PreTrainedModel:
