@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ktqueue.job import Task, Usage
 from tests.support.engines import Run, assert_chances_of, causal_engine, generate, greedy
-from tests.support.tiny_models import tiny_llama
+from tests.support.tiny_models import byte_tokenizer, tiny_llama
 from worker.engines.base import Request
 
 WORDS = "a brown fox and the lazy dog went over hills to see what is there for tea"
@@ -217,6 +217,14 @@ def test_what_the_cache_could_never_hold_is_refused_with_the_numbers(
     assert len(run.finished["fits"].result["tokens"]) == 1
 
 
+def test_a_token_that_only_the_tokenizer_knows_is_refused(llama: PreTrainedModel) -> None:
+    knows_more = byte_tokenizer()
+    knows_more.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    run = Run(causal_engine(llama, knows_more), generate("a", "an <image>")).end()
+    assert run.errors["a"].code == "invalid_request"
+    assert run.errors["a"].message == "the prompt: token 260 is not one of the model's 260"
+
+
 def test_an_answer_ends_where_the_context_does(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     run = Run(causal_engine(llama, tokenizer, context=16), generate("a", "a" * 10, max_tokens=500)).end()
     assert len(tokens(run, "a")) == 6
@@ -394,6 +402,40 @@ def test_a_member_that_breaks_every_batch_fails_alone(
         assert run.texts[job_id] == finished.result["text"]
     after = Run(run.engine, *[request for request in asked if request.id != culprit]).end()
     assert max(finished.largest_batch for finished in after.finished.values()) > 1
+
+
+@pytest.mark.parametrize("seed", [18, 33])
+def test_a_step_that_fails_before_it_has_begun_leaves_nobody_with_another_s_blocks(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, seed: int
+) -> None:
+    """Copying blocks finds no memory: what that step was to tell of tables is told with the next."""
+    source = random.Random(seed)
+    asked = [
+        generate(f"r{i}", WORDS[source.randint(0, 20) :][: source.randint(1, 30)], max_tokens=source.randint(3, 25))
+        for i in range(8)
+    ]
+    engine = causal_engine(llama, tokenizer, tokens=200)
+    executor: Any = engine._executor
+    cache = executor._stage._cache
+    failing = {source.randint(2, 20) for _ in range(3)}
+    copies: list[Any] = []
+
+    class Scarce:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(cache, name)
+
+        def copy(self, copied: Any) -> None:
+            copies.append(copied)
+            if len(copies) in failing:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            cache.copy(copied)
+
+    executor._stage._cache = Scarce()
+    run = Run(engine, *asked).end()
+    assert run.finished
+    for request in asked:
+        if request.id in run.finished:
+            assert run.finished[request.id].result["tokens"] == reference(llama, tokenizer, request)
 
 
 def test_a_row_that_is_not_a_number_fails_alone(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:

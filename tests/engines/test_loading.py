@@ -50,6 +50,15 @@ def test_a_template_s_refusal_is_the_client_s_to_read(llama: PreTrainedModel, tm
     assert run.errors["a"].message == "the model's chat template refuses these messages: roles must take turns"
 
 
+def test_a_template_that_fails_fails_its_request_alone(llama: PreTrainedModel, tmp_path: Path) -> None:
+    save_causal(llama, tmp_path, chat_template="{{ messages[0].tool_calls | tojson }}")
+    chat = Request("a", Task.GENERATE, {"messages": [{"role": "user", "content": "tea"}]}, {})
+    run = Run(loaded(causal_spec(f"path:{tmp_path}")), chat, generate("b", "tea", max_tokens=2)).end()
+    assert run.errors["a"].code == "invalid_request"
+    assert run.errors["a"].message.startswith("the model's chat template fails on these messages: TypeError")
+    assert sorted(run.finished) == ["b"]
+
+
 def test_the_context_is_the_catalogue_s_or_else_the_model_s(llama: PreTrainedModel, tmp_path: Path) -> None:
     save_causal(llama, tmp_path)
     for entries, most in (({}, CONTEXT), ({"context": 20}, 20)):

@@ -106,7 +106,8 @@ class CausalEngine:
         sampling = sampling_of(request.params)
         try:
             prompt = self._prompts.read(request)
-            self._check_tokens(sampling)
+            self._check_token(max(prompt), "the prompt")
+            self._check_token(largest_token(sampling), "params")
         except Refused as refused:
             self._ended.append(Failed(request.id, refused.error))
             return
@@ -154,10 +155,10 @@ class CausalEngine:
         self.cancel(job_id)
         return Cut(job_id) if answer is None else answer.cut()
 
-    def _check_tokens(self, sampling: Sampling) -> None:
-        largest = largest_token(sampling)
+    def _check_token(self, largest: int, of: str) -> None:
+        # A tokenizer may know more of them than its model. Such a one would take a GPU along.
         if largest >= self._vocabulary:
-            raise Refused(f"params: token {largest} is not one of the model's {self._vocabulary}")
+            raise Refused(f"{of}: token {largest} is not one of the model's {self._vocabulary}")
 
     def _drafts_for(self, sampling: Sampling) -> Drafts | None:
         # Penalties count each token that is drawn, and would count those that were drawn after a wrong draft.

@@ -33,7 +33,11 @@ class OneDevice:
         """Start a step."""
         self._stage.admit(entries)
         step = self._writer.write(plan)
-        _, drawn = self._stage.run(step)
+        try:
+            _, drawn = self._stage.run(step)
+        except Exception:
+            self._writer.forget()
+            raise
         assert drawn is not None
         return Fetching(drawn, len(step.drawing))
 

@@ -47,3 +47,6 @@ class PromptReader:
             return str(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
         except TemplateError as error:
             raise Refused(f"the model's chat template refuses these messages: {error}") from error
+        except Exception as error:  # templates are programs of others, and may fail in any way
+            told = f"{type(error).__name__}: {error}"[:300]
+            raise Refused(f"the model's chat template fails on these messages: {told}") from error

@@ -64,7 +64,12 @@ class StepWriter:
 
     def __init__(self, *, slots: int, block_size: int) -> None:
         self._block_size = block_size
-        self._known: list[tuple[Table, int, list[int]]] = [(Table(), 0, []) for _ in range(slots)]
+        self._slots = slots
+        self.forget()
+
+    def forget(self) -> None:
+        """A step failed, and perhaps before anybody was told of its news: from now on nothing is known."""
+        self._known: list[tuple[Table, int, list[int]]] = [(Table(), 0, []) for _ in range(self._slots)]
 
     def write(self, plan: Plan) -> Step:
         """The next step. Devices have to be told of every one."""
