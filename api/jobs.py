@@ -20,7 +20,7 @@ from api.schemas import AttemptList
 from api.services import ApiServices
 from api.submission import Submissions
 from api.waits import Waits
-from ktqueue.errors import Unavailable
+from ktqueue.errors import NotFound, Unavailable
 from ktqueue.job import Job
 from ktqueue.representation import JOBS, attempt_body, job_body, path_of, receipt_body
 
@@ -132,8 +132,8 @@ class Jobs:
                 return job, False
             try:
                 return self._wait(job.id, preferred.wait_s), True
-            except Unavailable:
-                # It is committed: whatever is away now, the answer is that it was accepted.
+            except (Unavailable, NotFound):
+                # It is committed: whatever is away now, or is deleted by now, the answer is that it was accepted.
                 return job, False
 
     def _look(self, job_id: str, wait_s: int) -> Job:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ktqueue.job import JsonObject
+from ktqueue.store.base import JobQuery
 from tests.api.wiring import JOBS, Api, json_of, problem_of
 from tests.support.scene import ended
 
@@ -229,6 +230,18 @@ def test_a_database_that_goes_away_during_the_wait_does_not_unaccept_the_job(api
 
     assert json_of(answer, 202)["state"] == "queued"
     assert "Preference-Applied" not in answer.headers
+
+
+def test_a_job_that_is_deleted_during_the_wait_was_accepted(api: Api) -> None:
+    def delete(name: str) -> None:
+        if name == "get":
+            for job in api.scene.true_store.search(JobQuery()):
+                api.scene.true_store.cancel(job.id)
+                api.scene.true_store.delete(job.id)
+
+    api.scene.sql.before = delete
+
+    assert json_of(api.submit(ECHO, Prefer="wait=60"), 202)["state"] == "queued"
 
 
 # --- Idempotency-Key -------------------------------------------------------------------------------------------
