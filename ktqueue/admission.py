@@ -96,8 +96,15 @@ class Admission:
         self._admitted: deque[_Admitted] = deque()
         self._lock = Lock()
 
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Raises what `admit` would, and counts nothing in."""
+        self._admit(jobs, count=False)
+
     def admit(self, jobs: Sequence[Job]) -> None:
         """Count these in, all or none. Raises QueueFull with the time in which room is made for them; LaneDraining."""
+        self._admit(jobs, count=True)
+
+    def _admit(self, jobs: Sequence[Job], *, count: bool) -> None:
         size = 0
         counts: dict[str, int] = {}
         for job in jobs:
@@ -108,10 +115,11 @@ class Admission:
                 raise LaneDraining(f"the lane of {model!r} is being drained: it takes no new jobs until it is resumed")
         with self._lock:
             reading = self._current(counts.keys())
-            for model, count in counts.items():
-                self._check_lane(reading, model, count)
+            for model, more in counts.items():
+                self._check_lane(reading, model, more)
             self._check_all(reading, len(jobs), size)
-            self._count(reading, jobs, size)
+            if count:
+                self._count(reading, jobs, size)
 
     def run_ms(self, model: str, cost: int) -> float:
         """How long a job of this cost may run, by the last reading; 0 where that is not known."""

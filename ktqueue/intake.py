@@ -106,8 +106,7 @@ class Intake:
         job = self._job(submission, self._store.now())
         try:
             self.refuse_late(submission)
-            self._quotas.admit([job], submission.caller)
-            self._admission.admit([job])
+            self._admit([job], {submission.caller: [job]})
         except (QueueFull, LaneDraining, TooLate):
             # A lane that takes nothing now did when this request was accepted, if it is here for the second time.
             kept = None if key is None else self._store.kept(submission.tenant, key.key)
@@ -138,11 +137,16 @@ class Intake:
         by_caller: dict[Caller, list[Job]] = {}
         for submission, job in zip(submissions, jobs, strict=True):
             by_caller.setdefault(submission.caller, []).append(job)
+        self._admit(jobs, by_caller)
+        self._commit(jobs)
+        return jobs
+
+    def _admit(self, jobs: Sequence[Job], by_caller: Mapping[Caller, Sequence[Job]]) -> None:
+        # Looked for first: nobody is to spend tokens on what there is no room for.
+        self._admission.check(jobs)
         for caller, theirs in by_caller.items():
             self._quotas.admit(theirs, caller)
         self._admission.admit(jobs)
-        self._commit(jobs)
-        return jobs
 
     def refuse_late(self, submission: Submission) -> None:
         """Raises TooLate if it would be late, and would rather not be taken then."""
@@ -221,8 +225,7 @@ class Intake:
             caller=caller,
         )
         job = replace(self._job(again, self._store.now()), retry_of=old.id)
-        self._quotas.admit([job], caller)
-        self._admission.admit([job])
+        self._admit([job], {caller: [job]})
         self._commit([job])
         return job
 

@@ -15,9 +15,9 @@ from ktqueue.counted import COUNTED_S
 from ktqueue.job import JsonObject
 from ktqueue.quotas import BELIEVED_S
 from ktqueue.store.base import JobQuery
-from ktqueue.tenant import ALL_SCOPES, Limits, Tenant
+from ktqueue.tenant import ALL_SCOPES, DEFAULT_TENANT, Limits, Tenant
 from tests.api.test_keys import KEYS, Keyed
-from tests.api.wiring import JOBS, NDJSON, json_of, problem_of
+from tests.api.wiring import JOBS, NDJSON, Api, json_of, problem_of
 from tests.support.scene import RETENTION_DAYS
 
 TENANTS = "/api/v1/tenants"
@@ -108,6 +108,20 @@ def test_tokens_are_counted_when_a_job_is_submitted(limited: Limited) -> None:
     assert refused.headers["RateLimit-Policy"] == '"tokens";q=250;w=60'
     assert limited.ask("GET", JOBS, key).status_code == 200
     assert limited.ask("POST", JOBS, limited.key(tenant="b"), CHAT).status_code == 202
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+def test_no_tokens_are_spent_on_what_there_is_no_room_for(bulk: bool) -> None:
+    api = Api(max_queued=2)
+    api.registry.put_tenant(Tenant(DEFAULT_TENANT, limits=Limits(tokens_per_minute=500)))
+    job = {"model": "echo", "input": {}, "params": {"delay_ms": 100}}
+    if bulk:
+        assert api.bulk(orjson.dumps(job, option=orjson.OPT_APPEND_NEWLINE) * 10).get_data().count(b"queue_full") == 8
+    else:
+        assert [api.submit(job).get_json().get("code") for _ in range(10)] == [None] * 2 + ["queue_full"] * 8
+    api.succeed()
+    api.scene.clock.sleep(1)
+    assert api.submit(job).status_code == 202
 
 
 def test_a_job_of_more_than_a_minutes_tokens_takes_a_whole_minute(limited: Limited) -> None:
