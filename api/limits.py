@@ -26,6 +26,7 @@ class LimitsRequest(TypedDict, total=False):
     unfinished_jobs: Annotated[Limit, Field(description="Most jobs that wait or run.")]
     queued_bytes: Annotated[Limit, Field(description="Most bytes of input, params and metadata of jobs that wait.")]
     stored_bytes: Annotated[Limit, Field(description="Most bytes of those and of results, of all jobs that are kept.")]
+    running_jobs: Annotated[Limit, Field(description="Most jobs that run at once, of all models; others wait.")]
 
 
 class UsedBody(TypedDict):
@@ -47,6 +48,7 @@ class LimitsBody(TypedDict):
     unfinished_jobs: int | None
     queued_bytes: int | None
     stored_bytes: int | None
+    running_jobs: int | None
 
 
 def limits_of(asked: Any) -> Limits:

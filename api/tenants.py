@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from api.answers import JSON, Answer, answer
 from api.body import decode, read, require_type
 from api.inputs import STRICT
-from api.limits import Limit, LimitsBody, LimitsRequest, UsedBody, limits_body, limits_of, used_body
+from api.limits import LimitsBody, LimitsRequest, UsedBody, limits_body, limits_of, used_body
 from api.query import parameters
 from api.services import ApiServices
 from api.shapes import Shape
@@ -27,7 +27,6 @@ class TenantLimits(LimitsRequest, total=False):
     """What shall hold for a tenant; what is left out is no limit, and a weight of 1."""
 
     weight: Annotated[float, Field(ge=LIGHTEST, le=HEAVIEST, description="Its part of a lane, as to the others'.")]
-    running_jobs: Annotated[Limit, Field(description="Most jobs that run at once, of all models; others wait.")]
 
 
 class TenantBody(LimitsBody):
@@ -36,7 +35,6 @@ class TenantBody(LimitsBody):
     id: str
     object: Literal["tenant"]
     weight: float
-    running_jobs: int | None
     used: UsedBody
 
 
@@ -83,8 +81,7 @@ class Tenants:
         name = _checked(tenant)
         require_type(request, JSON)
         asked: Any = LIMITS.parse(decode(read(request, MOST_BYTES)))
-        weight = float(asked.get("weight", 1.0))
-        wanted = Tenant(name, weight, limits_of(asked), asked.get("running_jobs"))
+        wanted = Tenant(name, float(asked.get("weight", 1.0)), limits_of(asked))
         return answer(self._body(self._keys.put_tenant(wanted)))
 
     def _body(self, tenant: Tenant) -> TenantBody:
@@ -92,7 +89,6 @@ class Tenants:
             "id": tenant.name,
             "object": "tenant",
             "weight": tenant.weight,
-            "running_jobs": tenant.running_jobs,
             **limits_body(tenant.limits),
             "used": used_body(self._quotas.used(tenant.name)),
         }

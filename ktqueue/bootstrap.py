@@ -117,7 +117,7 @@ def bootstrap(settings: Settings) -> Services:
     registry = points.around("registry", SqlRegistry(settings.sql_url))
     quotas = Quotas(registry, store, in_redis(client))
     limits = Watched(registry.running_limits)
-    lanes = points.around("lanes", RedisLanes(client, bell))
+    lanes = points.around("lanes", RedisLanes(client, bell, limits))
     events = points.around("events", RedisEvents(client))
     controls = SqlControls(settings.sql_url)
     watched = WatchedControls(controls)

@@ -72,8 +72,8 @@ class Execution:
         """Pull up to ``limit`` jobs from the lane and make them running under ``token``.
 
         ``step_s`` is what a step of the engine may take. Raises LanesUnavailable, StoreUnavailable; ids pulled and not
-        claimed are brought back by the sweep. Of a lane that is paused nothing is pulled, and of a tenant no more than
-        may run.
+        claimed are brought back by the sweep. Of a lane that is paused nothing is pulled, and of a tenant or a key no
+        more than may run.
         """
         quota = self._quota(model)
         ids = self._limits.pull(model, self._within(quota, limit))

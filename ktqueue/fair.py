@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
 
@@ -23,17 +23,21 @@ TENANTS_ASKED = 50
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What runs before a job, if nothing else comes: so many jobs, and what they cost; ``own`` are its tenant's."""
+    """What runs before a job, if nothing else comes: so many jobs, and what they cost.
+
+    ``own`` are its tenant's, and ``keys`` its key's, if that is bounded.
+    """
 
     jobs: int
     cost: int
     own: int = 0
+    keys: int = 0
 
 
 class FairQueue:
     """A lane. ``weight_of(tenant)`` is asked at each turn; twice the weight is twice the share.
 
-    ``held`` are the tenants that the last pull passed over: their jobs are taken to be in nobody's way.
+    ``held`` are the tenants and keys that the last pull passed over: their jobs are taken to be in nobody's way.
     """
 
     def __init__(self, weight_of: Callable[[str], float] = lambda _: 1.0) -> None:
@@ -75,7 +79,7 @@ class FairQueue:
     def pull(self, limit: int, now: int, left: Mapping[str, int] = NOBODY) -> list[str]:
         """Take out up to ``limit`` jobs, those whose turn it is; ``now`` is Unix milliseconds.
 
-        Of the tenants in ``left`` it takes no more than that says.
+        Of the tenants and keys in ``left`` it takes no more than that says.
         """
         turns = self._turns(limit, now, left)
         ids = [turn.entry.id for turn in turns if turn.entry is not None]
@@ -87,7 +91,7 @@ class FairQueue:
                 one.move(tenant, tag)
             for tenant in round_.held if round_.tags else ():
                 one.move(tenant, max(one.tags[tenant], one.time))
-        self.held = frozenset().union(*(round_.held for round_ in turns.rounds.values()))
+        self.held = turns.passed_over()
         for job_id in ids:
             self.take(job_id)
         return ids
@@ -99,17 +103,20 @@ class FairQueue:
     def ahead(self, entry: Entry, now: int) -> Ahead:
         """What runs before a job that waits, or that would come."""
         one = self._classes[entry.priority]
-        own = bisect_left(one.queues.get(entry.tenant, []), (entry.rank, entry.id))
+        held = set(self.held) - {entry.tenant, entry.queue}
+        place = entry.rank, entry.id
+        before = {name: bisect_left(one.queues[name], place) for name in one.queues_of(entry.tenant)}
+        own = sum(jobs for name, jobs in before.items() if name not in held)
+        keys = 0 if entry.key is None else before.get(entry.key, 0)
         earlier = bisect_left(one.turns, (one.tag_of(entry.tenant), ""))
-        held = [tenant for tenant in self.held if tenant != entry.tenant]
         turns = self._turns(LOOK, now, dict.fromkeys(held, 0), guest=(entry.priority, entry.tenant))
         jobs = cost = 0
         for turn in turns if own + earlier < LOOK else ():
             if (turn.priority, turn.tenant, turn.index) == (entry.priority, entry.tenant, own):
-                return Ahead(jobs, cost, own)
+                return Ahead(jobs, cost, own, keys)
             if turn.entry is not None:
                 jobs, cost = jobs + 1, cost + turn.entry.cost
-        return self._far_ahead(entry, own, held)
+        return replace(self._far_ahead(entry, own, held), keys=keys)
 
     def _far_ahead(self, entry: Entry, own: int, held: Collection[str]) -> Ahead:
         """All of the higher classes, ``own`` jobs of its tenant's, and what others run before its tag comes up."""
@@ -121,12 +128,14 @@ class FairQueue:
         for their_tag, tenant in islice(one.turns, min(before, TENANTS_ASKED)):
             if tenant != entry.tenant and tenant not in held:
                 turns = ceil((tag - their_tag) * self._weight_of(tenant) / each)
-                asked, others = asked + 1, others + min(len(one.queues[tenant]), turns)
+                theirs = sum(len(one.queues[name]) for name in one.queues_of(tenant) if name not in held)
+                asked, others = asked + 1, others + min(theirs, turns)
         if before > TENANTS_ASKED:
             others = others * before // max(1, asked)
         jobs, cost = own + others, (own + others) * each
         for higher in self._classes[entry.priority + 1 :]:
-            more = len(higher.due) - sum(len(higher.queues.get(tenant, ())) for tenant in held)
+            waits = {queue for name in held for queue in higher.queues_of(name)}
+            more = len(higher.due) - sum(len(higher.queues[queue]) for queue in waits)
             jobs, cost = jobs + more, cost + higher.cost * (more / max(1, len(higher.due)))
         return Ahead(jobs, int(cost), own)
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Foretelling:
-    """Asks the lanes. ``limits()`` is how many jobs may run at once, of tenants who are bounded in that.
+    """Asks the lanes. ``limits()`` is how many jobs may run at once, of tenants and keys that are bounded in that.
 
     ``clock`` is in seconds.
     """
@@ -78,15 +78,16 @@ class Foretelling:
             logger.debug("nobody can tell whether a job will be late: %s", error)
 
     def _eta_s(self, job: Job, ahead: Ahead, view: LaneView) -> float | None:
-        """When its turn comes; a bounded tenant's not before those ahead could run, so many at once.
+        """When its turn comes; if its tenant or key is bounded, not before those ahead could run, so many at once.
 
         Raises StoreUnavailable.
         """
-        turn_s, most = eta_s(ahead, view), self._limits().get(job.tenant)
-        if turn_s is None or most is None or view.ms_each is None:
+        turn_s, limits = eta_s(ahead, view), self._limits()
+        if turn_s is None or view.ms_each is None or limits.keys().isdisjoint(job.owners):
             return turn_s
         run_s = view.ms_each * view.cost / max(1, view.depth) / 1000
-        return max(turn_s, ahead.own * run_s / most)
+        before = zip(job.owners, (ahead.own, ahead.keys), strict=False)
+        return max(turn_s, *(jobs * run_s / limits[owner] for owner, jobs in before if owner in limits))
 
     def note(self, jobs: Sequence[Job]) -> None:
         """Foretell one of these jobs, which have just come, unless that was done a moment ago."""

@@ -309,7 +309,7 @@ class Intake:
                 self._lanes.remove(job.model, job.id)
             else:
                 self._lanes.ask_cancel(job.model, [job.id])
-                self._lanes.freed([job.tenant])
+                self._lanes.freed(job.owners)
             self._events.publish([terminal_event(job)])
         except LanesUnavailable as error:
             # The store has it, so no worker can finish the job: one that runs it learns at its next heartbeat.

@@ -149,6 +149,11 @@ class Job:
     key: str | None = None
 
     @property
+    def owners(self) -> tuple[str, ...]:
+        """Whose limits hold for it: its tenant's, and its key's if it came with one. No key is called like a tenant."""
+        return owners_of(self.tenant, self.key)
+
+    @property
     def webhook(self) -> Webhook | None:
         """Where this job's events go, besides registered endpoints."""
         if self.webhook_url is None or self.webhook_target is None:
@@ -267,6 +272,11 @@ def last_attempt(job: Job) -> Attempt | None:
         device_s=job.device_s,
         ride=job.ride,
     )
+
+
+def owners_of(tenant: str, key: str | None) -> tuple[str, ...]:
+    """Whose limits hold for a tenant's job that came with this key."""
+    return (tenant,) if key is None else (tenant, key)
 
 
 def fence_of(job: Job) -> Fence:

@@ -67,7 +67,7 @@ class Recovery:
             job = by_id[verdict.fence.job_id]
             if job.id in changed:
                 self._tell(job, verdict)
-        self._tell_freed({by_id[job_id].tenant for job_id in changed})
+        self._tell_freed({owner for job_id in changed for owner in by_id[job_id].owners})
         return len(changed)
 
     def _tell(self, job: Job, verdict: Verdict) -> None:
@@ -82,11 +82,11 @@ class Recovery:
         except LanesUnavailable as error:
             logger.debug("nobody is told that %s was recovered: %s", job.id, error)
 
-    def _tell_freed(self, tenants: Collection[str]) -> None:
+    def _tell_freed(self, owners: Collection[str]) -> None:
         try:
-            self._lanes.freed(tenants)
+            self._lanes.freed(owners)
         except LanesUnavailable as error:
-            logger.debug("nobody is told that more jobs of %s may run: %s", sorted(tenants), error)
+            logger.debug("nobody is told that more jobs of %s may run: %s", sorted(owners), error)
 
     def _event(self, job: Job, verdict: Verdict) -> Event:
         if not verdict.state.terminal:

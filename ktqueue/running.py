@@ -1,4 +1,4 @@
-"""How many jobs of a tenant run at once: who has reached its limit is passed over, and rung for when one has ended.
+"""How many jobs of a tenant, or a key, run at once: who has reached its limit is passed over, and rung for at an end.
 
 The store alone decides: what runs is counted in the transaction that claims. What a lane is told before a pull is the
 same count, a moment older, so that others are given in place of those who may not. A job too many, because another
@@ -15,13 +15,14 @@ from ktqueue.errors import LanesUnavailable, Unavailable
 from ktqueue.job import Job, JobState
 from ktqueue.lanes.base import Lanes
 from ktqueue.store.base import Quota, Store
+from ktqueue.store.limits import left_of
 from ktqueue.turns import entry_of
 
 logger = logging.getLogger(__name__)
 
 
 class RunningLimits:
-    """``limits()`` are those of the tenants that have one. Where nobody has, nothing more is asked of anyone."""
+    """``limits()`` are those of the owners that have one. Where nobody has, nothing more is asked of anyone."""
 
     def __init__(self, store: Store, lanes: Lanes, limits: Callable[[], Mapping[str, int]]) -> None:
         self._store = store
@@ -35,8 +36,8 @@ class RunningLimits:
 
     def quota(self, model: str, most: int | None) -> Quota | None:
         """What a claim must stay within if so many of the lane may run. Raises StoreUnavailable."""
-        tenants = self._limits()
-        return Quota(model, most, tenants) if most is not None or tenants else None
+        owners = self._limits()
+        return Quota(model, most, owners) if most is not None or owners else None
 
     def pull(self, model: str, limit: int) -> list[str]:
         """Pull ids from a lane, passing over who may not run more. Raises LanesUnavailable, StoreUnavailable."""
@@ -48,26 +49,28 @@ class RunningLimits:
             left = self._left(limit)
             ids = self._lanes.pull(model, limit, left)
             # Who was passed over is noted by now, and is rung for at the next end. One before that shows here.
-            held = {tenant for tenant, more in left.items() if more <= 0}
-            if ids or not held or held <= {tenant for tenant, more in self._left(limit).items() if more <= 0}:
+            held = {owner for owner, more in left.items() if more <= 0}
+            if ids or not held or held <= {owner for owner, more in self._left(limit).items() if more <= 0}:
                 return ids
 
     def _left(self, limit: int) -> dict[str, int]:
-        """How many more may run of each tenant of whom not ``limit`` may."""
+        """How many more may run of each owner of whom not ``limit`` may."""
         limits = self._limits() if limit > 0 else {}
         if not limits:
             return {}
-        running = self._store.tenants_running()
-        left = {tenant: most - running.get(tenant, 0) for tenant, most in limits.items()}
-        return {tenant: more for tenant, more in left.items() if more < limit}
+        left = left_of(limits, self._store.running_by_owner())
+        return {owner: more for owner, more in left.items() if more < limit}
 
     def put_back(self, ids: Sequence[str]) -> None:
-        """Bring those back to their lanes that were pulled and not claimed for want of room. Best effort."""
+        """Bring those back to their lanes that were pulled and not claimed for want of room. Best effort.
+
+        There they lie where they belong, though their key was not bounded when they came.
+        """
         limits = self._limits()
         if not (limits and ids):
             return
         now = self._store.now()
-        jobs = [job for job in self._store.jobs(ids) if job.tenant in limits and _can_run(job, now)]
+        jobs = [job for job in self._store.jobs(ids) if not limits.keys().isdisjoint(job.owners) and _can_run(job, now)]
         try:
             self._lanes.put_back([entry_of(job, now) for job in jobs])
         except LanesUnavailable as error:
@@ -76,12 +79,12 @@ class RunningLimits:
     def freed(self, jobs: Collection[Job]) -> None:
         """Tell that these jobs run no more, and let other lanes go first. Best effort: the sweep rings, too."""
         try:
-            tenants = {job.tenant for job in jobs} & self._limits().keys()
-            if tenants:
-                held = self._lanes.freed(tenants)
+            bounded = {owner for job in jobs for owner in job.owners} & self._limits().keys()
+            if bounded:
+                held = self._lanes.freed(bounded)
                 for job in jobs:
-                    if job.tenant in tenants and held - {job.model}:
-                        self._yields[job.model].add(job.tenant)
+                    if held - {job.model}:
+                        self._yields[job.model].update(bounded.intersection(job.owners))
         except Unavailable as error:
             logger.debug("nobody is told that more jobs may run: %s", error)
 

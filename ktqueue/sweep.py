@@ -96,7 +96,7 @@ class Sweep:
                 self._lanes.ask_cancel(job.model, [job.id])
             else:
                 self._lanes.remove(job.model, job.id)
-        self._lanes.freed({job.tenant for job in jobs if job.state is JobState.RUNNING})
+        self._lanes.freed({owner for job in jobs if job.state is JobState.RUNNING for owner in job.owners})
         self._tell_ended([job.id for job in jobs])
         return len(jobs)
 

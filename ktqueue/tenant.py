@@ -43,7 +43,7 @@ class Limits:
 
     Tokens are estimated when a job is submitted. ``unfinished_jobs`` counts those that wait and those that run,
     ``queued_bytes`` the input, params and metadata of those that wait, ``stored_bytes`` those of all jobs that are
-    kept, and their results.
+    kept, and their results. Who has reached ``running_jobs`` is not refused: its jobs wait.
     """
 
     requests_per_minute: int | None = None
@@ -52,6 +52,7 @@ class Limits:
     unfinished_jobs: int | None = None
     queued_bytes: int | None = None
     stored_bytes: int | None = None
+    running_jobs: int | None = None
 
     @property
     def counted(self) -> bool:
@@ -65,15 +66,11 @@ LIMITS = tuple(field.name for field in fields(Limits))
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Whose jobs they are: its part of a lane that is short of room is as ``weight`` is to the others'.
-
-    Who has reached ``running_jobs`` is not refused: its jobs wait.
-    """
+    """Whose jobs they are: its part of a lane that is short of room is as ``weight`` is to the others'."""
 
     name: str
     weight: float = 1.0
     limits: Limits = Limits()
-    running_jobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

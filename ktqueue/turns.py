@@ -11,7 +11,10 @@ A class whose oldest job has waited ``AGE_MS`` for each class above it is aged: 
 however old, takes more than its turns from those above it.
 
 A tenant may be bounded in how many turns it has left; who has none is passed over, and its tag goes up with the class's
-virtual time: it is owed nothing for a time in which its own limit held it back, as if it had been away.
+virtual time: it is owed nothing for a time in which its own limit held it back, as if it had been away. So may a key.
+The jobs of such a key lie in a queue of their own, beside the others of their tenant, which still has one tag and one
+share: its next job is the first of its queues' first jobs, leaving out those of keys that have no turn left. A tenant
+who has no other is passed over itself.
 """
 
 from __future__ import annotations
@@ -32,7 +35,10 @@ AGED_EVERY = 4
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One job's place in its lane. ``cost`` as `ktqueue.cost` has it, ``due_at`` in Unix milliseconds."""
+    """One job's place in its lane. ``cost`` as `ktqueue.cost` has it, ``due_at`` in Unix milliseconds.
+
+    ``key`` is the key that it came with. Within a lane it is only there if that is bounded.
+    """
 
     model: str
     id: str
@@ -41,11 +47,17 @@ class Entry:
     priority: int
     cost: int
     due_at: int
+    key: str | None = None
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue in which it lies: its key, or its tenant."""
+        return self.key or self.tenant
 
 
 def entry_of(job: Job, due_at: int) -> Entry:
     """The place of a job that is due since ``due_at``."""
-    return Entry(job.model, job.id, job.rank, job.tenant, job.priority, job.cost, due_at)
+    return Entry(job.model, job.id, job.rank, job.tenant, job.priority, job.cost, due_at, job.key)
 
 
 def age_of(priority: int) -> int:
@@ -55,7 +67,10 @@ def age_of(priority: int) -> int:
 
 @dataclass(slots=True)
 class PriorityClass:
-    """The jobs of one class. ``turns``: tags of tenants with jobs; ``paid``: those of others, ahead of ``time``."""
+    """The jobs of one class. ``turns``: tags of tenants with jobs; ``paid``: those of others, ahead of ``time``.
+
+    ``queues``: by their names, as long as there are jobs in them; ``keys``: by tenant, those of them that are of keys.
+    """
 
     time: float = 0.0
     cost: int = 0
@@ -63,6 +78,7 @@ class PriorityClass:
     tags: dict[str, float] = field(default_factory=dict)
     paid: dict[str, float] = field(default_factory=dict)
     queues: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
+    keys: dict[str, set[str]] = field(default_factory=dict)
     due: list[tuple[int, str]] = field(default_factory=list)
 
     def tag_of(self, tenant: str) -> float:
@@ -71,26 +87,34 @@ class PriorityClass:
 
     def put(self, entry: Entry) -> None:
         """Add a job."""
-        if entry.tenant not in self.queues:
-            self.queues[entry.tenant] = []
+        if entry.tenant not in self.tags:
             self.move(entry.tenant, self.tag_of(entry.tenant))
             self.paid.pop(entry.tenant, None)
-        insort(self.queues[entry.tenant], (entry.rank, entry.id))
+        if entry.key is not None:
+            self.keys.setdefault(entry.tenant, set()).add(entry.key)
+        insort(self.queues.setdefault(entry.queue, []), (entry.rank, entry.id))
         insort(self.due, (entry.due_at, entry.id))
         self.cost += entry.cost
 
     def take(self, entry: Entry) -> None:
         """Take a job out that is there."""
-        queue = self.queues[entry.tenant]
+        queue = self.queues[entry.queue]
         del queue[bisect_left(queue, (entry.rank, entry.id))]
         del self.due[bisect_left(self.due, (entry.due_at, entry.id))]
         self.cost -= entry.cost
         if not queue:
-            del self.queues[entry.tenant]
+            del self.queues[entry.queue]
+            self.keys.get(entry.tenant, set()).discard(entry.queue)
+        if not self.queues_of(entry.tenant):
+            self.keys.pop(entry.tenant, None)
             tag = self.tags.pop(entry.tenant)
             del self.turns[bisect_left(self.turns, (tag, entry.tenant))]
             self.paid[entry.tenant] = tag
             self._forget()
+
+    def queues_of(self, name: str) -> list[str]:
+        """The names of a tenant's queues, its keys' too, or the one of a key; only those with jobs."""
+        return [queue for queue in (name, *self.keys.get(name, ())) if queue in self.queues]
 
     def move(self, tenant: str, tag: float) -> None:
         """Give a tenant with jobs this start tag."""
@@ -118,7 +142,7 @@ class PriorityClass:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The next to run: the ``index``-th job of a tenant's; ``entry`` is None where it has no such job."""
+    """The next to run: the ``index``-th job that a tenant gives; ``entry`` is None where it has no such job."""
 
     priority: int
     tenant: str
@@ -130,7 +154,7 @@ class Turn:
 class Round:
     """A class as it will be after some turns. ``tags``: of those who had one; ``gone``: the jobs they gave.
 
-    ``held``: who was passed over.
+    ``given``: how many of each queue; ``held``: who was passed over, ``full``: the keys that were.
     """
 
     turns: list[tuple[float, str]]
@@ -139,6 +163,7 @@ class Round:
     given: Counter[str] = field(default_factory=Counter)
     gone: set[str] = field(default_factory=set)
     held: set[str] = field(default_factory=set)
+    full: set[str] = field(default_factory=set)
     oldest: int = 0
 
 
@@ -146,7 +171,7 @@ class Turns:
     """The next ``limit`` turns of a lane at ``now`` (Unix ms). ``rounds`` tells what they leave behind.
 
     ``since_aged`` and ``last_aged`` are the turns since an aged class had one, and that class; they are moved on.
-    ``left`` says how many turns tenants may have who are bounded.
+    ``left`` says how many turns tenants and keys may have that are bounded.
     ``guest``, a class and a tenant, gets its turns though it has no more jobs. At the first of those all ends.
     """
 
@@ -187,6 +212,12 @@ class Turns:
             if turn.entry is None:
                 return
 
+    def passed_over(self) -> frozenset[str]:
+        """The tenants and keys that had no turn left when theirs came."""
+        rounds = self.rounds.values()
+        tenants = {tenant for round_ in rounds for tenant in round_.held if self._left.get(tenant, 1) <= 0}
+        return frozenset(tenants).union(*(round_.full for round_ in rounds))
+
     def _choose(self) -> int | None:
         """Whose class's turn it is."""
         top: int | None = next(filter(self._waits, range(HIGHEST_PRIORITY, -1, -1)), None)
@@ -204,15 +235,35 @@ class Turns:
 
     def _waits(self, priority: int) -> bool:
         if self._left:
-            self._pass_over(self._round(priority))
+            self._pass_over(priority)
         if priority in self.rounds:
             return bool(self.rounds[priority].turns)
         return bool(self._classes[priority].turns) or (self._guest is not None and self._guest[0] == priority)
 
-    def _pass_over(self, round_: Round) -> None:
+    def _pass_over(self, priority: int) -> None:
         """Let the first in a round be one who may have a turn."""
-        while round_.turns and self._left.get(round_.turns[0][1], 1) <= 0:
+        round_ = self._round(priority)
+        while round_.turns and not self._may(priority, round_.turns[0][1]):
             round_.held.add(round_.turns.pop(0)[1])
+
+    def _may(self, priority: int, tenant: str) -> bool:
+        if self._left.get(tenant, 1) <= 0:
+            return False
+        return (priority, tenant) == self._guest or self._next_queue(priority, tenant) is not None
+
+    def _next_queue(self, priority: int, tenant: str) -> str | None:
+        """The queue that has a tenant's next job. The keys are noted that are passed over for it."""
+        round_, queues = self._round(priority), self._classes[priority].queues
+        firsts = sorted(
+            (*queues[name][round_.given[name]], name)
+            for name in self._classes[priority].queues_of(tenant)
+            if round_.given[name] < len(queues[name])
+        )
+        for _, _, name in firsts:
+            if name == tenant or self._left.get(name, 1) > 0:
+                return name
+            round_.full.add(name)
+        return None
 
     def _aged(self, priority: int) -> bool:
         due = self._classes[priority].due
@@ -234,19 +285,20 @@ class Turns:
         return self.rounds[priority]
 
     def _give(self, priority: int) -> Turn:
-        round_, queues = self._round(priority), self._classes[priority].queues
+        round_, one = self._round(priority), self._classes[priority]
         tag, tenant = round_.turns.pop(0)
-        queue = queues.get(tenant, ())
-        index = round_.given[tenant]
-        if index == len(queue):
+        queues = one.queues_of(tenant)
+        index = sum(round_.given[name] for name in queues)
+        name = self._next_queue(priority, tenant)
+        if name is None:
             return Turn(priority, tenant, index, None)
-        entry = self._entries[queue[index][1]]
-        round_.given[tenant] += 1
-        if tenant in self._left:
-            self._left[tenant] -= 1
+        entry = self._entries[one.queues[name][round_.given[name]][1]]
+        round_.given[name] += 1
+        for owner in {tenant, name} & self._left.keys():
+            self._left[owner] -= 1
         round_.gone.add(entry.id)
         round_.time = max(round_.time, tag)
         round_.tags[tenant] = tag + entry.cost / self._weight_of(tenant)
-        if index + 1 < len(queue) or (priority, tenant) == self._guest:
+        if index + 1 < sum(len(one.queues[name]) for name in queues) or (priority, tenant) == self._guest:
             insort(round_.turns, (round_.tags[tenant], tenant))
         return Turn(priority, tenant, index, entry)

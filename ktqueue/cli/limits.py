@@ -20,6 +20,7 @@ OPTIONS = {
     "unfinished_jobs": "Most jobs that wait or run.",
     "queued_bytes": "Most bytes of input, params and metadata of jobs that wait.",
     "stored_bytes": "Most bytes of those and of results, of all jobs that are kept.",
+    "running_jobs": "Most jobs that run at once, of all models; others wait.",
 }
 
 

@@ -9,7 +9,7 @@ import click
 
 from ktqueue.cli.app import App, json_option
 from ktqueue.cli.keys import opened
-from ktqueue.cli.limits import LIMIT, limit_options, show_used
+from ktqueue.cli.limits import limit_options, show_used
 from ktqueue.cli.show import compact, pairs, table
 from ktqueue.tenant import HEAVIEST, LIGHTEST, Limits, Tenant
 
@@ -29,14 +29,11 @@ def tenants() -> None:
 @click.argument("name")
 @click.option("--weight", type=WEIGHT, default=1.0, show_default=True)
 @limit_options
-@click.option("--running-jobs", type=LIMIT, help="Most jobs that run at once, of all models; others wait.")
 @json_option
 @click.pass_obj
-def set_tenant(
-    app: App, /, *, name: str, weight: float, running_jobs: int | None, as_json: bool, **limits: int | None
-) -> None:
+def set_tenant(app: App, /, *, name: str, weight: float, as_json: bool, **limits: int | None) -> None:
     """Let this hold for a tenant, within seconds; what is left out is no limit."""
-    wanted = Tenant(name, weight, Limits(**limits), running_jobs)
+    wanted = Tenant(name, weight, Limits(**limits))
     with opened(app) as use:
         use.put_tenant(wanted)
     if as_json:

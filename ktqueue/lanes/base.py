@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, TypeAlias
 
+from ktqueue.errors import LanesUnavailable, StoreUnavailable
 from ktqueue.fair import Ahead
 from ktqueue.lanes.accuracy import Accuracy
 from ktqueue.room import Room
@@ -102,6 +103,24 @@ ROOM_MS = 86_400_000
 """What slots of a lane hold is forgotten when none has told for this time."""
 
 
+Bounded: TypeAlias = Callable[[], Collection[str]]
+"""Tells the keys that are bounded in how many of their jobs run at once. May raise StoreUnavailable."""
+
+
+def placed(entries: Sequence[Entry], bounded: Bounded) -> Sequence[Entry]:
+    """Entries as lanes hold them: where its key is not bounded, a job lies with its tenant's others.
+
+    What lies in the wrong queue, for that has changed since, is found by the claim. Raises LanesUnavailable.
+    """
+    if all(entry.key is None for entry in entries):
+        return entries
+    try:
+        keys = bounded()
+    except StoreUnavailable as error:
+        raise LanesUnavailable(f"nobody knows which keys are bounded: {error}") from error
+    return [entry if entry.key in keys else replace(entry, key=None) for entry in entries]
+
+
 class Lanes(Protocol):
     """Queues in the order of `ktqueue.turns`, with a bell."""
 
@@ -114,14 +133,14 @@ class Lanes(Protocol):
     def pull(self, model: str, limit: int, left: Mapping[str, int] = NOBODY) -> list[str]:
         """Take out up to ``limit`` ids, those whose turn it is; no two callers get the same id.
 
-        Of the tenants in ``left`` no more than it says. Who is passed over for that is noted.
+        Of the tenants and keys in ``left`` no more than it says. Who is passed over for that is noted.
         """
 
     def put_back(self, entries: Sequence[Entry]) -> None:
         """Add ids that were pulled and did not run: their tenants get back what they paid for them."""
 
-    def freed(self, tenants: Collection[str]) -> set[str]:
-        """Jobs of these tenants run no more: ring for the lanes whose last pull passed over one of them; which."""
+    def freed(self, owners: Collection[str]) -> set[str]:
+        """Jobs of these tenants and keys run no more: ring for lanes whose last pull passed over one of them; which."""
 
     def remove(self, model: str, job_id: str) -> None:
         """Take one id out, if it is there."""

@@ -17,11 +17,23 @@ local waits, fair = 'ktq:waits:' .. model, 'ktq:fair:' .. model
 local function due(priority) return 'ktq:due:' .. model .. ':' .. priority end
 local function turns(priority) return 'ktq:turns:' .. model .. ':' .. priority end
 local function paid(priority) return 'ktq:paid:' .. model .. ':' .. priority end
-local function queue(priority, tenant) return 'ktq:queue:' .. model .. ':' .. priority .. ':' .. tenant end
+local function queue(priority, name) return 'ktq:queue:' .. model .. ':' .. priority .. ':' .. name end
+local keys = 'ktq:keys:' .. model
+local function key_of(priority, tenant, name) return priority .. ' ' .. tenant .. ' ' .. name end
 
+-- The names of a tenant's queues of a class that are of bounded keys.
+local function keys_of(priority, tenant)
+  local start = key_of(priority, tenant, '')
+  -- '!' is the next character after the blank at the end.
+  local found = redis.call('ZRANGEBYLEX', keys, '[' .. start, '(' .. key_of(priority, tenant .. '!', ''))
+  for at, each in ipairs(found) do found[at] = string.sub(each, #start + 1) end
+  return found
+end
+
+-- A job's class, cost and tenant, and the name of its queue: its key, if that is bounded, or its tenant.
 local function parse(info)
-  local priority, cost, tenant = string.match(info, '^(%d) (%d+) (.+)$')
-  return tonumber(priority), tonumber(cost), tenant
+  local priority, cost, tenant, name = string.match(info, '^(%d) (%d+) (%S+) ?(.*)$')
+  return tonumber(priority), tonumber(cost), tenant, name == '' and tenant or name
 end
 local function time_of(priority) return tonumber(redis.call('HGET', fair, 'time' .. priority) or 0) end
 local function weight_of(tenant) return tonumber(redis.call('HGET', '{WEIGHTS}', tenant) or 1) end
@@ -56,12 +68,14 @@ local function pay(tenant, priority, more)
 end
 
 local function take(id, info)
-  local priority, cost, tenant = parse(info)
+  local priority, cost, tenant, name = parse(info)
   redis.call('HDEL', waits, id)
-  redis.call('ZREM', queue(priority, tenant), id .. ' ' .. cost)
+  redis.call('ZREM', queue(priority, name), id .. ' ' .. cost)
   redis.call('ZREM', due(priority), id)
   redis.call('HINCRBY', fair, 'cost' .. priority, -cost)
-  if redis.call('EXISTS', queue(priority, tenant)) == 0 then
+  if redis.call('EXISTS', queue(priority, name)) == 1 then return end
+  if name ~= tenant then redis.call('ZREM', keys, key_of(priority, tenant, name)) end
+  if redis.call('EXISTS', queue(priority, tenant)) == 0 and #keys_of(priority, tenant) == 0 then
     redis.call('ZADD', paid(priority), tag_of(priority, tenant), tenant)
     redis.call('ZREM', turns(priority), tenant)
     forget(priority)
@@ -72,10 +86,15 @@ end
 ADD = (
     STATE
     + """
+local function info_of(entry)
+  local _, _, _, priority, cost, tenant, name = unpack(entry)
+  return priority .. ' ' .. cost .. ' ' .. tenant .. (name == tenant and '' or ' ' .. name)
+end
+
 local function same(entry, info)
-  local id, rank, due_at, priority, cost, tenant = unpack(entry)
-  return info == priority .. ' ' .. cost .. ' ' .. tenant
-    and tonumber(redis.call('ZSCORE', queue(priority, tenant), id .. ' ' .. cost)) == rank
+  local id, rank, due_at, priority, cost, _, name = unpack(entry)
+  return info == info_of(entry)
+    and tonumber(redis.call('ZSCORE', queue(priority, name), id .. ' ' .. cost)) == rank
     and tonumber(redis.call('ZSCORE', due(priority), id)) == due_at
 end
 
@@ -103,7 +122,7 @@ local entries, ids = cjson.decode(ARGV[3]), {}
 for at, entry in ipairs(entries) do ids[at] = entry[1] end
 for at, info in ipairs(redis.call('HMGET', waits, unpack(ids))) do
   local entry = entries[at]
-  local id, rank, due_at, priority, cost, tenant = unpack(entry)
+  local id, rank, due_at, priority, cost, tenant, name = unpack(entry)
   if new[id] then
     put_in()
     info = redis.call('HGET', waits, id)
@@ -114,18 +133,19 @@ for at, info in ipairs(redis.call('HMGET', waits, unpack(ids))) do
     info = false
   end
   if not info then
-    local theirs = queue(priority, tenant)
+    local theirs = queue(priority, name)
     if not sets[theirs] then
       local tag, here = tag_of(priority, tenant)
       if not here then
         redis.call('ZADD', turns(priority), tag, tenant)
         redis.call('ZREM', paid(priority), tenant)
       end
+      if name ~= tenant then redis.call('ZADD', keys, 0, key_of(priority, tenant, name)) end
     end
     keep(theirs, rank, id .. ' ' .. cost)
     keep(due(priority), due_at, id)
     infos[#infos + 1] = id
-    infos[#infos + 1] = priority .. ' ' .. cost .. ' ' .. tenant
+    infos[#infos + 1] = info_of(entry)
     new[id] = true
     costs[priority] = (costs[priority] or 0) + cost
   end
@@ -134,7 +154,7 @@ put_in()
 return redis.call('SET', 'ktq:bell:' .. model, 1, 'NX', 'PX', ARGV[2])
 """
 )
-"""``model, bell_ms, [[id, rank, due_at, priority, cost, tenant], …]``; whether the bell is to be rung.
+"""``model, bell_ms, [[id, rank, due_at, priority, cost, tenant, queue], …]``; whether the bell is to be rung.
 
 Some thousands at most: Lua's stack holds no more.
 """

@@ -9,7 +9,7 @@ from threading import Lock
 
 from ktqueue.fair import Ahead, FairQueue
 from ktqueue.lanes.accuracy import KEPT, Accuracy, accuracy_of, error_of
-from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Ended, LaneView, sums_of
+from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Bounded, Ended, LaneView, placed, sums_of
 from ktqueue.lanes.pace import SPANS, Service, pace, span_of
 from ktqueue.room import Room
 from ktqueue.tenant import NOBODY
@@ -34,8 +34,9 @@ class _Lane:
 class MemoryLanes:
     """Thread-safe. ``bell(model)`` sends the wake-up, ``clock()`` is Unix milliseconds."""
 
-    def __init__(self, bell: Callable[[str], None], clock: Callable[[], int]) -> None:
+    def __init__(self, bell: Callable[[str], None], clock: Callable[[], int], bounded: Bounded = tuple) -> None:
         self._bell = bell
+        self._bounded = bounded
         self._clock = clock
         self._lanes: dict[str, _Lane] = {}
         self._weights: dict[str, float] = {}
@@ -52,7 +53,7 @@ class MemoryLanes:
     def add(self, entries: Sequence[Entry]) -> None:
         """Add ids (idempotent) and ring the bell of each lane touched."""
         with self._lock:
-            for entry in entries:
+            for entry in placed(entries, self._bounded):
                 self._lane(entry.model).queue.put(entry)
         for model in dict.fromkeys(entry.model for entry in entries):
             self.ring(model)
@@ -60,7 +61,7 @@ class MemoryLanes:
     def pull(self, model: str, limit: int, left: Mapping[str, int] = NOBODY) -> list[str]:
         """Take out up to ``limit`` ids, those whose turn it is; no two callers get the same id.
 
-        Of the tenants in ``left`` no more than it says. Who is passed over for that is noted.
+        Of the tenants and keys in ``left`` no more than it says. Who is passed over for that is noted.
         """
         if limit <= 0:
             return []
@@ -80,10 +81,10 @@ class MemoryLanes:
                 self._lane(entry.model).queue.correct(entry.tenant, entry.priority, -entry.cost)
         self.add(entries)
 
-    def freed(self, tenants: Collection[str]) -> set[str]:
-        """Jobs of these tenants run no more: ring for the lanes whose last pull passed over one of them; which."""
+    def freed(self, owners: Collection[str]) -> set[str]:
+        """Jobs of these tenants and keys run no more: ring for lanes whose last pull passed over one of them; which."""
         with self._lock:
-            held = {model for model, lane in self._lanes.items() if not set(tenants).isdisjoint(lane.queue.held)}
+            held = {model for model, lane in self._lanes.items() if not set(owners).isdisjoint(lane.queue.held)}
         for model in held:
             self.ring(model)
         return held
@@ -106,6 +107,7 @@ class MemoryLanes:
 
     def ahead_of(self, entry: Entry) -> Ahead:
         """What would run before a job that is not in its lane yet."""
+        [entry] = placed([entry], self._bounded)
         with self._lock:
             return self._lane(entry.model).queue.ahead(entry, self._clock())
 

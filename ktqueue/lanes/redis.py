@@ -1,14 +1,16 @@
 """Lanes in Redis, one round trip a call.
 
 ============================  ====================================================================
-``ktq:waits:<model>``         hash of what waits: class, cost and tenant by job id; as long as the lane
-``ktq:queue:<model>:…``       sorted set, a tenant's jobs of one class by rank; ``…`` is ``<class>:<tenant>``
+``ktq:waits:<model>``         hash of what waits: class, cost, tenant (bounded key) by job id; as long as the lane
+``ktq:queue:<model>:…``       sorted set, a tenant's jobs of one class by rank; ``…`` is ``<class>:<tenant>``;
+                              those of a bounded key in one of their own, ``<class>:<key>``
+``ktq:keys:<model>``          sorted set of those of bounded keys: class, tenant and key
 ``ktq:due:<model>:<class>``   sorted set, a class's jobs by since when they are due
 ``ktq:turns:<model>:<class>`` sorted set, the tenants with jobs by start tag
 ``ktq:paid:<model>:<class>``  sorted set, tenants without jobs whose tag is still ahead
 ``ktq:fair:<model>``          hash: each class's virtual time and cost, and which was served as aged
 ``ktq:weights``               hash: weights of tenants
-``ktq:held``                  hash: by model, as JSON, the tenants that its last pull passed over
+``ktq:held``                  hash: by model, as JSON, the tenants and keys that its last pull passed over
 ``ktq:foretold:<model>``      hash: waits that were foretold of jobs, and when; capped, expires
 ``ktq:errors:<model>``        list: how wrong the latest of those were; capped, expires
 ``ktq:service:<model>``       hash: how fast it is served while jobs wait; expires
@@ -30,9 +32,9 @@ from typing import cast
 import orjson
 
 from ktqueue.fair import Ahead
-from ktqueue.lanes import lua_lane, lua_turns
+from ktqueue.lanes import lua_ahead, lua_lane, lua_pull
 from ktqueue.lanes.accuracy import KEPT, Accuracy, accuracy_of
-from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Ended, LaneView, sums_of
+from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Bounded, Ended, LaneView, placed, sums_of
 from ktqueue.lanes.pace import Service, pace
 from ktqueue.rank import HIGHEST_PRIORITY
 from ktqueue.redis_client import Client
@@ -56,15 +58,18 @@ COSTS = [f"cost{priority}" for priority in range(HIGHEST_PRIORITY + 1)]
 class RedisLanes:
     """Lanes on one Redis (not a cluster). ``bell(model)`` sends the wake-up; it may raise LanesUnavailable."""
 
-    def __init__(self, client: Client, bell: Callable[[str], None], *, bell_ms: int = BELL_MS) -> None:
+    def __init__(
+        self, client: Client, bell: Callable[[str], None], bounded: Bounded = tuple, *, bell_ms: int = BELL_MS
+    ) -> None:
         self._client = client
         self._bell = bell
+        self._bounded = bounded
         self._bell_ms = bell_ms
         self._add = client.register_script(lua_lane.ADD)
-        self._pull = client.register_script(lua_turns.PULL)
+        self._pull = client.register_script(lua_pull.PULL)
         self._remove = client.register_script(lua_lane.REMOVE)
-        self._foretell = client.register_script(lua_turns.FORETELL)
-        self._ahead = client.register_script(lua_turns.AHEAD)
+        self._foretell = client.register_script(lua_pull.FORETELL)
+        self._ahead = client.register_script(lua_ahead.AHEAD)
         self._pay = client.register_script(lua_lane.PAY)
         self._count_finished = client.register_script(lua_lane.COUNT_FINISHED)
 
@@ -76,8 +81,9 @@ class RedisLanes:
     def add(self, entries: Sequence[Entry]) -> None:
         """Add ids (idempotent) and ring the bell of each lane touched."""
         lanes: defaultdict[str, list[tuple[object, ...]]] = defaultdict(list)
-        for each in entries:
-            lanes[each.model].append((each.id, each.rank, each.due_at, each.priority, each.cost, each.tenant))
+        for each in placed(entries, self._bounded):
+            place = each.rank, each.due_at, each.priority, each.cost, each.tenant, each.queue
+            lanes[each.model].append((each.id, *place))
         for model, group in lanes.items():
             with self._client.served():
                 parts = (group[start : start + MOST_ADDED] for start in range(0, len(group), MOST_ADDED))
@@ -88,7 +94,7 @@ class RedisLanes:
     def pull(self, model: str, limit: int, left: Mapping[str, int] = NOBODY) -> list[str]:
         """Take out up to ``limit`` ids, those whose turn it is; no two callers get the same id.
 
-        Of the tenants in ``left`` no more than it says. Who is passed over for that is noted.
+        Of the tenants and keys in ``left`` no more than it says. Who is passed over for that is noted.
         """
         if limit <= 0:
             return []
@@ -106,13 +112,13 @@ class RedisLanes:
                 self._pay(args=[model, orjson.dumps(group)])
         self.add(entries)
 
-    def freed(self, tenants: Collection[str]) -> set[str]:
-        """Jobs of these tenants run no more: ring for the lanes whose last pull passed over one of them; which."""
-        if not tenants:
+    def freed(self, owners: Collection[str]) -> set[str]:
+        """Jobs of these tenants and keys run no more: ring for lanes whose last pull passed over one of them; which."""
+        if not owners:
             return set()
         with self._client.served():
             noted = cast("dict[str, str]", self._client.hgetall(lua_lane.HELD))
-        held = {model for model, names in noted.items() if not set(tenants).isdisjoint(orjson.loads(names))}
+        held = {model for model, names in noted.items() if not set(owners).isdisjoint(orjson.loads(names))}
         for model in held:
             self.ring(model)
         return held
@@ -133,13 +139,14 @@ class RedisLanes:
     def ahead(self, model: str, job_id: str) -> Ahead | None:
         """What runs before this job; None if it is not in the lane."""
         with self._client.served():
-            found = cast("list[int] | None", self._ahead(args=[model, job_id, "", "", ""]))
+            found = cast("list[int] | None", self._ahead(args=[model, job_id, "", "", "", ""]))
         return None if found is None else Ahead(*found)
 
     def ahead_of(self, entry: Entry) -> Ahead:
         """What would run before a job that is not in its lane yet."""
+        [entry] = placed([entry], self._bounded)
         with self._client.served():
-            found = self._ahead(args=[entry.model, "", entry.tenant, entry.priority, entry.rank])
+            found = self._ahead(args=[entry.model, "", entry.tenant, entry.priority, entry.rank, entry.queue])
         return Ahead(*cast("list[int]", found))
 
     def view(self, model: str) -> LaneView:

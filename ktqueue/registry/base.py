@@ -100,4 +100,4 @@ class Registry(Protocol):
         """All that something is written down of, by name."""
 
     def running_limits(self) -> dict[str, int]:
-        """How many jobs may run at once, by tenant, of those that are bounded in that."""
+        """How many jobs may run at once, by tenant and key (`counted_as`), of those that are bounded in that."""

@@ -100,5 +100,8 @@ class MemoryRegistry:
             return sorted(self._tenants.values(), key=lambda tenant: tenant.name)
 
     def running_limits(self) -> dict[str, int]:
-        """How many jobs may run at once, by tenant, of those that are bounded in that."""
-        return {tenant.name: tenant.running_jobs for tenant in self.tenants() if tenant.running_jobs is not None}
+        """How many jobs may run at once, by tenant and key, of those that are bounded in that."""
+        with self._lock:
+            limits = {tenant.name: tenant.limits for tenant in self._tenants.values()}
+            limits |= {key.counted_as: key.limits for key in self._keys.values()}
+        return {owner: each.running_jobs for owner, each in limits.items() if each.running_jobs is not None}

@@ -42,7 +42,10 @@ LIMIT_KEYS = (
 USED_KEYS = sa.update(api_keys).where(among(api_keys.c.id)).values(last_used_at=db_now())
 TENANT = sa.select(tenants).where(_this_tenant)
 TENANTS = sa.select(tenants).order_by(tenants.c.name)
-RUNNING_LIMITS = sa.select(tenants.c.name, tenants.c.running_jobs).where(tenants.c.running_jobs.is_not(None))
+RUNNING_LIMITS = sa.union_all(
+    sa.select(tenants.c.name.label("owner"), tenants.c.running_jobs).where(tenants.c.running_jobs.is_not(None)),
+    sa.select(_counted_as, api_keys.c.running_jobs).where(api_keys.c.running_jobs.is_not(None)),
+)
 ADD_TENANT = insert_new(tenants)
 CHANGE_TENANT = (
     sa.update(tenants)
@@ -154,9 +157,9 @@ class SqlRegistry:
             return [_tenant_of(row) for row in connection.execute(TENANTS).mappings()]
 
     def running_limits(self) -> dict[str, int]:
-        """How many jobs may run at once, by tenant, of those that are bounded in that."""
+        """How many jobs may run at once, by tenant and key, of those that are bounded in that."""
         with self._database.reader() as connection:
-            return {row.name: row.running_jobs for row in connection.execute(RUNNING_LIMITS)}
+            return {row.owner: row.running_jobs for row in connection.execute(RUNNING_LIMITS)}
 
 
 def _row_of_key(key: ApiKey) -> dict[str, Any]:

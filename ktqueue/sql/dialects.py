@@ -36,7 +36,7 @@ class among(_Condition):  # noqa: N801 - reads as the SQL operator it stands for
 
     inherit_cache = True
 
-    def __init__(self, column: sa.Column[Any], parameter: str = "ids") -> None:
+    def __init__(self, column: sa.ColumnElement[Any], parameter: str = "ids") -> None:
         super().__init__(column, sa.bindparam(parameter, type_=_TEXTS))
 
 

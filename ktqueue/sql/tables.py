@@ -267,6 +267,7 @@ api_keys = sa.Table(
     sa.Column("queued_bytes", sa.BigInteger),
     sa.Column("stored_bytes", sa.BigInteger),
     sa.Column("origin", sa.Text),  # of which it came by rotation; None: of none
+    sa.Column("running_jobs", sa.BigInteger),
 )
 
 
@@ -300,6 +301,10 @@ _partial("jobs_finished", jobs.c.finished_at.is_not(None), jobs.c.tenant, jobs.c
 sa.Index("jobs_tenant", jobs.c.tenant, jobs.c.id, jobs.c.model)
 sa.Index("endpoints_tenant", webhook_endpoints.c.tenant, webhook_endpoints.c.id)
 sa.Index("deliveries_tenant", deliveries.c.tenant, deliveries.c.id)
+# Read twice a second by every process.
+_partial(
+    "api_keys_running", api_keys.c.running_jobs.is_not(None), api_keys.c.id, api_keys.c.origin, api_keys.c.running_jobs
+)
 # What is to be told, receiver by receiver; what a sender holds; what failed, to be replayed; lists, newest first.
 _partial(
     "deliveries_pending",

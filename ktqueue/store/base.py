@@ -111,11 +111,11 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The most jobs that may run at once: of a lane, if that is bounded, and of the tenants that are, in all lanes."""
+    """The most jobs that may run at once: of a lane, if that is bounded, and in all lanes of owners that are."""
 
     model: str
     most: int | None = None
-    tenants: Mapping[str, int] = field(default_factory=dict)
+    owners: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +175,11 @@ class Store(Protocol):
     def running(self, model: str) -> int:
         """How many jobs of a lane run."""
 
-    def tenants_running(self) -> Mapping[str, int]:
-        """How many jobs run of each tenant of whom any does."""
+    def running_by_owner(self) -> Mapping[str, int]:
+        """How many jobs run of each tenant, and of each key, of which any does."""
 
-    def has_suspects(self, model: str, tenants: Mapping[str, int] = NOBODY) -> bool:
-        """Whether a suspect waits whose time has come; not of ``tenants`` of whom as many run as may."""
+    def has_suspects(self, model: str, owners: Mapping[str, int] = NOBODY) -> bool:
+        """Whether a suspect waits whose time has come; not of ``owners`` of whom as many run as may."""
 
     def claim_suspects(
         self, model: str, limit: int, *, token: str, worker: str, lease_ms: int, quota: Quota | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from ktqueue.store.base import (
     Queued,
     Quota,
 )
+from ktqueue.store.limits import as_many_as_may, left_of
 from ktqueue.tenant import NOBODY
 from ktqueue.turns import Entry, entry_of
 from ktqueue.usage import DAY_MS, Bill, DayOfUse, UsageQuery, Use, together
@@ -151,23 +151,19 @@ class MemoryStore:
         if quota is None:
             return ids
         lane = None if quota.most is None else max(0, quota.most - self.running(quota.model))
-        running = Counter(self.tenants_running())
-        within = []
-        for job in self._given(list(dict.fromkeys(ids))[:lane]):
-            if job.state is JobState.QUEUED and running[job.tenant] < quota.tenants.get(job.tenant, math.inf):
-                running[job.tenant] += 1
-                within.append(job.id)
-        return within
+        queued = (job for job in self._given(list(dict.fromkeys(ids))[:lane]) if job.state is JobState.QUEUED)
+        return as_many_as_may(((job.id, job.owners) for job in queued), left_of(quota.owners, self.running_by_owner()))
 
     def running(self, model: str) -> int:
         """How many jobs of a lane run."""
         with self._lock:
             return sum(job.model == model and job.state is JobState.RUNNING for job in self._jobs.values())
 
-    def tenants_running(self) -> Mapping[str, int]:
-        """How many jobs run of each tenant of whom any does."""
+    def running_by_owner(self) -> Mapping[str, int]:
+        """How many jobs run of each tenant, and of each key, of which any does."""
         with self._lock:
-            return Counter(job.tenant for job in self._jobs.values() if job.state is JobState.RUNNING)
+            running = [job for job in self._jobs.values() if job.state is JobState.RUNNING]
+        return Counter(owner for job in running for owner in job.owners)
 
     def _claim(self, jobs: Iterable[Job], now: int, token: str, worker: str, lease_ms: int) -> list[Job]:
         claimable = [job for job in jobs if self._due(job, now) and not _overdue(job, now)]
@@ -186,10 +182,10 @@ class MemoryStore:
         self._note(claimed)
         return claimed
 
-    def has_suspects(self, model: str, tenants: Mapping[str, int] = NOBODY) -> bool:
-        """Whether a suspect waits whose time has come; not of ``tenants`` of whom as many run as may."""
+    def has_suspects(self, model: str, owners: Mapping[str, int] = NOBODY) -> bool:
+        """Whether a suspect waits whose time has come; not of ``owners`` of whom as many run as may."""
         with self._lock:
-            return bool(self._suspects(model, self._clock(), tenants))
+            return bool(self._suspects(model, self._clock(), owners))
 
     def claim_suspects(
         self, model: str, limit: int, *, token: str, worker: str, lease_ms: int, quota: Quota | None = None
@@ -197,18 +193,17 @@ class MemoryStore:
         """Claim suspects, those first that may have the most company, and as many as may share an engine."""
         with self._lock:
             now = self._clock()
-            suspects = self._suspects(model, now, NOBODY if quota is None else quota.tenants)
+            suspects = self._suspects(model, now, NOBODY if quota is None else quota.owners)
             company = max((job.company or 0 for job in suspects), default=0)
             alike = [job for job in suspects if job.company == company]
             first = nsmallest(min(limit, company), alike, key=lambda job: (job.rank, job.id))
             within = self._given(self._within([job.id for job in first], quota))
             return self._claim(within, now, token, worker, lease_ms)
 
-    def _suspects(self, model: str, now: int, tenants: Mapping[str, int]) -> list[Job]:
-        running = self.tenants_running()
-        full = {tenant for tenant, most in tenants.items() if running.get(tenant, 0) >= most}
+    def _suspects(self, model: str, now: int, owners: Mapping[str, int]) -> list[Job]:
+        full = {owner for owner, more in left_of(owners, self.running_by_owner()).items() if more <= 0}
         queued = (job for job in self._jobs.values() if job.model == model and job.company is not None)
-        return [job for job in queued if job.tenant not in full and self._due(job, now) and not _overdue(job, now)]
+        return [job for job in queued if full.isdisjoint(job.owners) and self._due(job, now) and not _overdue(job, now)]
 
     def renew(self, token: str, ids: Sequence[str], *, lease_ms: int) -> set[str]:
         """Extend the leases that ``token`` still holds; the ids of those."""

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-from ktqueue.job import Attempt, Job, JobState, Verdict, ended_size
+from ktqueue.job import Attempt, Job, JobState, Verdict, ended_size, owners_of
 from ktqueue.sql.clock import Clock
 from ktqueue.sql.database import Database
-from ktqueue.store import billing, counting, noting, statements, storing
+from ktqueue.store import billing, claiming, counting, noting, statements, storing
 from ktqueue.store.base import (
     Census,
     Due,
@@ -25,6 +25,7 @@ from ktqueue.store.base import (
     Queued,
     Quota,
 )
+from ktqueue.store.limits import as_many_as_may
 from ktqueue.store.rows import (
     Running,
     attempt_of,
@@ -129,9 +130,8 @@ class SqlStore:
     ) -> list[Job]:
         """Make running what is queued, due and within its deadline; in the order of ids."""
         with self._noting() as (connection, note):
-            within = _within(connection, ids, quota)
             given = {
-                "ids": list(within),
+                "ids": claiming.within(connection, ids, quota),
                 "new_token": token,
                 "new_worker": worker,
                 "lease_ms": lease_ms,
@@ -144,17 +144,17 @@ class SqlStore:
     def running(self, model: str) -> int:
         """How many jobs of a lane run."""
         with self._database.reader() as connection:
-            return int(connection.execute(statements.COUNT_RUNNING, {"lane": model}).scalar_one())
+            return int(connection.execute(claiming.COUNT_RUNNING, {"lane": model}).scalar_one())
 
-    def tenants_running(self) -> dict[str, int]:
-        """How many jobs run of each tenant of whom any does."""
+    def running_by_owner(self) -> dict[str, int]:
+        """How many jobs run of each tenant, and of each key, of which any does."""
         with self._database.reader() as connection:
-            return _tenants_running(connection)
+            return claiming.running_by_owner(connection)
 
-    def has_suspects(self, model: str, tenants: Mapping[str, int] = NOBODY) -> bool:
-        """Whether a suspect waits whose time has come; not of ``tenants`` of whom as many run as may."""
+    def has_suspects(self, model: str, owners: Mapping[str, int] = NOBODY) -> bool:
+        """Whether a suspect waits whose time has come; not of ``owners`` of whom as many run as may."""
         with self._database.reader() as connection:
-            full = _full(_tenants_left(connection, tenants))
+            full = claiming.full(claiming.left_of_owners(connection, owners))
             return connection.execute(statements.MOST_COMPANY, {"lane": model, "full": full}).scalar_one() is not None
 
     def claim_suspects(
@@ -162,17 +162,17 @@ class SqlStore:
     ) -> list[Job]:
         """Claim suspects, those first that may have the most company, and as many as may share an engine."""
         with self._noting() as (connection, note):
-            if quota is not None and (lane_left := _left(connection, quota)) is not None:
+            if quota is not None and (lane_left := claiming.left_of_lane(connection, quota)) is not None:
                 limit = min(limit, lane_left)
-            left = {} if quota is None else _tenants_left(connection, quota.tenants, to_claim=True)
-            these = {"lane": model, "full": _full(left)}
+            left = {} if quota is None else claiming.left_of_owners(connection, quota.owners, to_claim=True)
+            these = {"lane": model, "full": claiming.full(left)}
             company = connection.execute(statements.MOST_COMPANY, these).scalar_one()
             if company is None:
                 return []
             these |= {"most_company": company, "most": min(limit, company)}
             suspects = connection.execute(statements.SUSPECTS, these).all()
             given = {
-                "ids": _as_many_as_may([(row.id, row.tenant) for row in suspects], left),
+                "ids": as_many_as_may([(row.id, owners_of(row.tenant, row.key)) for row in suspects], left),
                 "new_token": token,
                 "new_worker": worker,
                 "lease_ms": lease_ms,
@@ -373,62 +373,6 @@ class SqlStore:
 
 def _jobs_of(result: sa.Result[Any]) -> list[Job]:
     return [job_of(row) for row in result.all()]
-
-
-def _within(connection: sa.Connection, ids: Sequence[str], quota: Quota | None) -> list[str]:
-    """Those of ``ids``, in their order, that a quota leaves room for."""
-    if quota is None:
-        return list(ids)
-    within = list(dict.fromkeys(ids))[: _left(connection, quota)]
-    if not quota.tenants:
-        return within
-    tenants = {row.id: row.tenant for row in connection.execute(statements.TENANTS_OF, {"ids": within})}
-    if quota.tenants.keys().isdisjoint(tenants.values()):
-        return within
-    left = _tenants_left(connection, quota.tenants, to_claim=True)
-    return _as_many_as_may([(job_id, tenants[job_id]) for job_id in within if job_id in tenants], left)
-
-
-def _as_many_as_may(jobs: Iterable[tuple[str, str]], left: dict[str, int]) -> list[str]:
-    """Of jobs, each with its tenant, the ids of the first that may run."""
-    within = []
-    for job_id, tenant in jobs:
-        if left.get(tenant, 1) > 0:
-            within.append(job_id)
-            if tenant in left:
-                left[tenant] -= 1
-    return within
-
-
-def _tenants_left(connection: sa.Connection, tenants: Mapping[str, int], *, to_claim: bool = False) -> dict[str, int]:
-    """How many more jobs of these tenants may run.
-
-    If it is ``to_claim`` some, no other claim changes that before this one is committed.
-    """
-    if not tenants:
-        return {}
-    if to_claim and connection.dialect.name == "postgresql":
-        connection.execute(statements.TAKE_TURN_OF_TENANTS)
-    running = _tenants_running(connection)
-    return {tenant: most - running.get(tenant, 0) for tenant, most in tenants.items()}
-
-
-def _tenants_running(connection: sa.Connection) -> dict[str, int]:
-    return {row.tenant: row.jobs for row in connection.execute(statements.TENANTS_RUNNING)}
-
-
-def _full(left: Mapping[str, int]) -> list[str]:
-    return [tenant for tenant, more in left.items() if more <= 0]
-
-
-def _left(connection: sa.Connection, quota: Quota) -> int | None:
-    """How many more of a lane may run; no other claim with a quota changes that before this one is committed."""
-    if quota.most is None:
-        return None
-    if connection.dialect.name == "postgresql":
-        connection.execute(statements.TAKE_TURN, {"lane": quota.model})
-    running: int = connection.execute(statements.COUNT_RUNNING, {"lane": quota.model}).scalar_one()
-    return max(0, quota.most - running)
 
 
 def _end(connection: sa.Connection, jobs: Sequence[Job], state: JobState, note: Note) -> None:

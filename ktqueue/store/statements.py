@@ -28,7 +28,7 @@ from ktqueue.turns import Entry
 from ktqueue.webhook import DeliveryState
 
 
-def _still(state: JobState) -> sa.ColumnElement[bool]:
+def still(state: JobState) -> sa.ColumnElement[bool]:
     """The state of rows that are found by id, asked in words that match no partial index.
 
     PostgreSQL, while its statistics are behind, would rather read a whole lane than look up a few hundred ids.
@@ -37,7 +37,7 @@ def _still(state: JobState) -> sa.ColumnElement[bool]:
 
 
 _queued, _running = is_state(JobState.QUEUED), is_state(JobState.RUNNING)
-_still_queued, _still_running = _still(JobState.QUEUED), _still(JobState.RUNNING)
+_still_queued, _still_running = still(JobState.QUEUED), still(JobState.RUNNING)
 _due = jobs.c.due_at <= db_now()
 _lapsed = jobs.c.lease_until <= db_now()
 _given = among(jobs.c.id)
@@ -86,27 +86,17 @@ _can_be_in_time = sa.or_(jobs.c.deadline_at.is_(None), jobs.c.deadline_at > _soo
 CLAIM = _claim(sa.select(jobs.c.id).where(_given, _still_queued, jobs.c.company.is_(None), _due, _can_be_in_time))
 
 _suspect = (_queued, jobs.c.company.is_not(None), jobs.c.model == sa.bindparam("lane"), _due, _in_time)
-_may_run = sa.not_(among(jobs.c.tenant, "full"))
+# A job without a key is in no list of keys, and is not in one of NULL either.
+_may_run = sa.not_(among(jobs.c.tenant, "full")) & sa.not_(among(sa.func.coalesce(jobs.c.key, ""), "full"))
 MOST_COMPANY = sa.select(sa.func.max(jobs.c.company)).where(*_suspect, _may_run)
 SUSPECTS = (
-    sa.select(jobs.c.id, jobs.c.tenant)
+    sa.select(jobs.c.id, jobs.c.tenant, jobs.c.key)
     .where(*_suspect, _may_run, jobs.c.company == sa.bindparam("most_company"))
     .order_by(jobs.c.rank, jobs.c.id)
     .limit(sa.bindparam("most", type_=sa.Integer))
     .with_for_update(skip_locked=True)
 )
 CLAIM_SUSPECTS = _claim(sa.select(jobs.c.id).where(_given, _still_queued))
-
-TENANTS_OF = sa.select(jobs.c.id, jobs.c.tenant).where(_given, _still_queued)
-# In words that match no other index than that of what runs.
-_whose = (jobs.c.tenant + "").label("tenant")
-TENANTS_RUNNING = sa.select(_whose, sa.func.count().label("jobs")).where(_running).group_by(_whose)
-
-COUNT_RUNNING = sa.select(sa.func.count()).select_from(jobs).where(_running, jobs.c.model == sa.bindparam("lane"))
-# SQLite's writers take turns anyway. Held until the transaction ends.
-TAKE_TURN = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("lane", type_=sa.Text), 0)))
-# Another seed, so that no lane's lock is this one. It is taken after a lane's.
-TAKE_TURN_OF_TENANTS = sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("tenants", 1)))
 
 _held = (_given, _still_running, jobs.c.token == sa.bindparam("held_token"))
 RENEW = (

@@ -276,6 +276,7 @@ def test_a_keys_limits_are_changed_and_what_it_has_is_told(limited: Limited) -> 
         "unfinished_jobs": 4,
         "queued_bytes": 50,
         "stored_bytes": 60,
+        "running_jobs": 7,
     }
     assert limited.submit(text).status_code == 202
     told = json_of(limited.ask("PUT", f"{KEYS}/{key.id}/limits", limited.admin, wanted), 200)

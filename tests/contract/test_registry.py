@@ -48,7 +48,7 @@ def key(registry: Registry, **given: Any) -> ApiKey:
 
 def test_a_key_is_kept_as_it_is(registry: Registry) -> None:
     assert not registry.any_key()
-    made = key(registry, scopes=ALL_SCOPES, expires_at=5, limits=Limits(3, 10**12, 4, 5, 10**13, 6))
+    made = key(registry, scopes=ALL_SCOPES, expires_at=5, limits=Limits(3, 10**12, 4, 5, 10**13, 6, 7))
     assert registry.any_key()
     assert [registry.key(made.id)] == registry.keys_by_prefix([made.prefix, "nobody"]) == [made]
     assert registry.key("key_nobody") is None
@@ -139,6 +139,18 @@ def test_all_keys_that_came_of_one_are_limited_together(registry: Registry) -> N
     assert not registry.limit_key("key_nobody", Limits(1))
 
 
+def test_how_many_of_a_key_may_run_is_told_beside_tenants(registry: Registry) -> None:
+    first = key(registry, limits=Limits(running_jobs=3))
+    second = replace(first, id=f"key_{uuid7_hex()}", prefix="p2", origin=first.id)
+    registry.replace_key(first.id, second, 1_000)
+    registry.revoke_key(first.id)
+    key(registry, limits=Limits(queued_jobs=3))
+    registry.put_tenant(Tenant("a", limits=Limits(running_jobs=5)))
+    assert registry.running_limits() == {"a": 5, first.id: 3}
+    registry.limit_key(second.id, Limits())
+    assert registry.running_limits() == {"a": 5}
+
+
 def test_use_is_noted(registry: Registry) -> None:
     used, other = key(registry), key(registry)
     registry.used_keys([used.id])
@@ -151,7 +163,7 @@ def test_use_is_noted(registry: Registry) -> None:
 
 def test_tenants_are_written_down_and_changed(registry: Registry) -> None:
     assert registry.tenant("a") is None
-    b = Tenant("b", weight=2.5, limits=Limits(1, 2, 3, 4, 10**13, 10**14), running_jobs=5)
+    b = Tenant("b", weight=2.5, limits=Limits(1, 2, 3, 4, 10**13, 10**14, 5))
     registry.put_tenant(b)
     registry.put_tenant(Tenant("a"))
     assert registry.tenants() == [Tenant("a"), b]

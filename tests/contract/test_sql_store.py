@@ -18,7 +18,7 @@ from ktqueue.errors import ConfigurationError, StoreUnavailable
 from ktqueue.job import Job, JobState, Task, new_job_id
 from ktqueue.sql.bounded import BoundedConnection
 from ktqueue.sql.clock import Clock
-from ktqueue.store import counting, statements
+from ktqueue.store import claiming, counting, statements
 from ktqueue.store.base import JobQuery
 from ktqueue.store.rows import row_of
 from ktqueue.store.sql import SqlStore
@@ -284,7 +284,9 @@ def _go(worker: subprocess.Popen[str]) -> list[str]:
 # --- statements ------------------------------------------------------------------------------------------------
 
 STATEMENTS = {
-    name: value for name, value in (vars(statements) | vars(counting)).items() if isinstance(value, sa.ClauseElement)
+    name: value
+    for name, value in (vars(statements) | vars(counting) | vars(claiming)).items()
+    if isinstance(value, sa.ClauseElement)
 }
 BY_ID = "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"
 PLANS = {
@@ -302,8 +304,8 @@ PLANS = {
     "PRUNE": BY_ID.replace("USING", "USING COVERING"),
     "SCHEDULED": "SEARCH jobs USING INDEX jobs_scheduled (run_at>? AND run_at<?)",
     "OVERDUE": "SEARCH jobs USING INDEX jobs_deadline (deadline_at<?)",
-    "TENANTS_OF": BY_ID,
-    "TENANTS_RUNNING": "SCAN jobs USING COVERING INDEX jobs_running",
+    "OWNERS_OF": BY_ID,
+    "RUNNING_BY_OWNER": "SCAN jobs USING COVERING INDEX jobs_running",
     "LAPSED": "SCAN jobs USING INDEX jobs_running",
     "WAITING": "SEARCH jobs USING COVERING INDEX jobs_lane (model=?)",
     "WAITING_AFTER": "SEARCH jobs USING COVERING INDEX jobs_lane (model=? AND (rank,id)>(?,?))",

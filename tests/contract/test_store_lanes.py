@@ -68,7 +68,7 @@ def test_what_runs_is_counted_by_tenant(store: Store) -> None:
     running(store, 1, tenant="us", model="other")
     running(store, 1, tenant="them")
     added(store, 2, tenant="nobody")
-    assert store.tenants_running() == {"us": 3, "them": 1}
+    assert store.running_by_owner() == {"us": 3, "them": 1}
 
 
 @pytest.mark.parametrize(("most", "claimed"), [(0, 0), (2, 0), (3, 1), (4, 2), (10, 3)])
@@ -122,7 +122,54 @@ def test_claims_side_by_side_stay_within_a_tenants_limit(store: Store) -> None:
     ]
     claims = [partial(claim_of_tenants, store, jobs, f"t{n}", us=7, them=4) for n, jobs in enumerate(groups)]
     in_parallel(*claims)
-    assert store.tenants_running() == {"us": 7, "them": 4}
+    assert store.running_by_owner() == {"us": 7, "them": 4}
+
+
+def test_what_runs_is_counted_by_key_too(store: Store) -> None:
+    running(store, 2, tenant="us", key="key_1")
+    running(store, 1, tenant="us", key="key_1", model="other")
+    running(store, 1, tenant="us", key="key_2")
+    running(store, 1, tenant="us")
+    added(store, 2, tenant="us", key="key_3")
+    assert store.running_by_owner() == {"us": 5, "key_1": 3, "key_2": 1}
+
+
+@pytest.mark.parametrize(
+    ("ours", "of_key", "claimed"), [(9, 0, 0), (9, 2, 0), (9, 3, 1), (9, 9, 3), (3, 9, 1), (2, 9, 0)]
+)
+def test_a_claim_stays_within_a_keys_limit_and_its_tenants(store: Store, ours: int, of_key: int, claimed: int) -> None:
+    running(store, 1, tenant="us", key="key_1")
+    running(store, 1, tenant="us", key="key_1", model="other")
+    mine, other = added(store, 3, tenant="us", key="key_1"), added(store, 1, tenant="us", key="key_2")
+    none, theirs = added(store, 1, tenant="us"), added(store, 1, tenant="them")
+    owners = {"us": ours, "key_1": of_key, "key_3": 1}
+    jobs = [mine[0], theirs[0], mine[1], other[0], mine[2], none[0]]
+    first = mine[:claimed]
+    left = ours - 2 - claimed
+    within = [job for job in jobs if job in [*theirs, *first, *[*other, *none][: max(0, left)]]]
+    quota = Quota("echo", None, owners)
+    given: dict[str, Any] = {"token": "t", "worker": "w", "lease_ms": HOUR, "quota": quota}
+    assert ids_of(store.claim(ids_of(jobs), **given)) == ids_of(within)
+    assert store.running_by_owner().get("key_1", 0) == 2 + claimed
+
+
+def test_suspects_stay_within_a_keys_limit(store: Store) -> None:
+    mine, none = running(store, 2, tenant="us", key="key_1"), running(store, 1, tenant="us")
+    store.finish([verdict(job, JobState.QUEUED, charged=False, company=8, crashes=8) for job in [*mine, *none]])
+    quota = Quota("echo", None, {"key_1": 1})
+    given: dict[str, Any] = {"worker": "w", "lease_ms": HOUR, "quota": quota}
+    assert ids_of(store.claim_suspects("echo", 10, token="t", **given)) == ids_of([mine[0], *none])
+    assert not store.has_suspects("echo", {"key_1": 1})
+    assert store.has_suspects("echo", {"key_1": 2})
+    assert store.claim_suspects("echo", 10, token="u", **given) == []
+
+
+def test_claims_side_by_side_stay_within_a_keys_limit(store: Store) -> None:
+    groups = [added(store, 5, key=key, model=model) for key in ("key_1", None) for model in ("echo", "other", "more")]
+    quota = Quota("echo", None, {"key_1": 7})
+    given: dict[str, Any] = {"worker": "w", "lease_ms": HOUR, "quota": quota}
+    in_parallel(*(partial(store.claim, ids_of(jobs), token=f"t{n}", **given) for n, jobs in enumerate(groups)))
+    assert store.running_by_owner() == {"default": 22, "key_1": 7}
 
 
 def test_what_is_queued_is_counted_and_cancelled(store: Store) -> None:

@@ -36,6 +36,8 @@ GROUPS = st.lists(NUMBERS, min_size=1, max_size=5)
 WHENS = st.sampled_from([None, EARLIER, LATER])
 LEASES = st.sampled_from([-HOUR, 0, HOUR])
 TOKENS = st.sampled_from(["red", "blue"])
+LIMITS = st.dictionaries(st.sampled_from(["y", "key_y", "key_x"]), st.integers(0, 3))
+"""How many jobs may run at once, of tenants and keys."""
 FILTERS = st.one_of(
     st.builds(dict),
     st.builds(dict, states=st.lists(st.sampled_from(JobState), min_size=1, max_size=2)),
@@ -126,21 +128,22 @@ class Stores(RuleBasedStateMachine):
         ids = [f"job_{number}" for number in numbers]
         self.both(lambda store: store.claim(ids, token=token, worker="w", lease_ms=lease_ms))
 
-    @rule(numbers=GROUPS, token=TOKENS, lane=st.none() | st.integers(0, 3), most=st.integers(0, 3))
-    def claim_within(self, numbers: list[int], token: str, lane: int | None, most: int) -> None:
+    @rule(numbers=GROUPS, token=TOKENS, lane=st.none() | st.integers(0, 3), limits=LIMITS)
+    def claim_within(self, numbers: list[int], token: str, lane: int | None, limits: dict[str, int]) -> None:
         ids = [f"job_{number}" for number in numbers]
-        quota = Quota("a", lane, {"y": most})
+        quota = Quota("a", lane, limits)
         claimed = self.both(lambda store: store.claim(ids, token=token, worker="w", lease_ms=HOUR, quota=quota))
-        running = self.both(lambda store: store.tenants_running())
-        assert running.get("y", 0) <= most or not any(each.tenant == "y" for each in claimed)
+        running = self.both(lambda store: store.running_by_owner())
+        for owner, most in limits.items():
+            assert running.get(owner, 0) <= most or not any(owner in each.owners for each in claimed)
 
     @rule(token=TOKENS, lease_ms=LEASES)
     def claim_all(self, token: str, lease_ms: int) -> None:
         self.claim(list(range(JOBS + 1)), token, lease_ms)
 
-    @rule(limit=st.integers(1, 3), token=TOKENS, lease_ms=LEASES, tenants=st.sampled_from([{}, {"y": 1}]))
-    def claim_suspects(self, limit: int, token: str, lease_ms: int, tenants: dict[str, int]) -> None:
-        given = {"token": token, "worker": "w", "lease_ms": lease_ms, "quota": Quota("a", None, tenants)}
+    @rule(limit=st.integers(1, 3), token=TOKENS, lease_ms=LEASES, limits=LIMITS)
+    def claim_suspects(self, limit: int, token: str, lease_ms: int, limits: dict[str, int]) -> None:
+        given = {"token": token, "worker": "w", "lease_ms": lease_ms, "quota": Quota("a", None, limits)}
         self.both(lambda store: store.claim_suspects("a", limit, **given))  # type: ignore[arg-type]
 
     @rule(numbers=GROUPS, token=TOKENS, lease_ms=LEASES)
@@ -212,7 +215,7 @@ class Stores(RuleBasedStateMachine):
     def all_is_the_same(self) -> None:
         self.both(lambda store: store.census())
         self.both(lambda store: (store.tenant_census(), store.key_census()))
-        self.both(lambda store: [store.has_suspects("a", tenants) for tenants in ({}, {"y": 1})])
+        self.both(lambda store: [store.has_suspects("a", tenants) for tenants in ({}, {"y": 1}, {"key_y": 1})])
         self.both(lambda store: sorted(store.holders(), key=lambda each: each.token))
         self.both(lambda store: [store.held(token) for token in ("red", "blue")])
         self.both(lambda store: [store.attempts(f"job_{number}") for number in range(JOBS + 1)])

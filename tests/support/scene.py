@@ -30,7 +30,7 @@ from ktqueue.retention import Retention
 from ktqueue.running import RunningLimits
 from ktqueue.store.memory import MemoryStore
 from ktqueue.sweep import Sweep
-from ktqueue.tenant import Caller
+from ktqueue.tenant import DEFAULT_TENANT, Caller
 from ktqueue.turns import entry_of
 from ktqueue.watched import Watched
 
@@ -125,7 +125,9 @@ class Scene:
         self.true_outbox = MemoryOutbox(self.clock.now)
         self.rung_for_deliveries = 0
         self.true_store = MemoryStore(self.clock.now, self.true_outbox, self._ring_for_deliveries)
-        self.true_lanes = MemoryLanes(self.bells.append, self.clock.now)
+        self.registry = MemoryRegistry(self.clock.now)
+        self.limits = Watched(self.registry.running_limits, self.clock.monotonic)
+        self.true_lanes = MemoryLanes(self.bells.append, self.clock.now, self.limits)
         self.true_events = MemoryEvents()
         self.sql = Outage(StoreUnavailable)
         self.redis = Outage(LanesUnavailable)
@@ -142,8 +144,6 @@ class Scene:
         )
         self.bounds = Bounds(lane=max_queued, jobs=max_queued_all, size=max_queued_bytes)
         self.admission = self.new_admission()
-        self.registry = MemoryRegistry(self.clock.now)
-        self.limits = Watched(self.registry.running_limits, self.clock.monotonic)
         counters = in_memory()
         self.counters = around(lambda: counters, self.redis)
         self.quotas = Quotas(self.registry, self.store, self.counters, self.clock.monotonic)
@@ -240,6 +240,5 @@ def ended(count: int, **given: Any) -> list[Ended]:
 def submission(**given: Any) -> Submission:
     """A plain job, but for what is given."""
     plain: dict[str, Any] = {"model": MODEL, "task": Task.ECHO, "input": {"say": "hi"}, "params": {}}
-    if "tenant" in given:
-        given["caller"] = Caller(given.pop("tenant"))
+    given.setdefault("caller", Caller(given.pop("tenant", DEFAULT_TENANT), key=given.pop("key", None)))
     return Submission(**plain | given)

@@ -35,6 +35,7 @@ THEN = st.sampled_from([None, None, Turn.KILL, Turn.KILL, Turn.FAIL, Turn.LOSE])
 PICK = st.integers(0, 1_000)
 RARELY = (None,) * 5
 MOST_WORKERS = 4
+OTHER = ("other", None)
 WEBHOOK = Webhook("https://receiver.example/hook", "https://receiver.example:443", EventType(127))
 
 
@@ -61,20 +62,29 @@ class Service(RuleBasedStateMachine):
         delay_ms=st.sampled_from([*RARELY, 5_000]),
         key=st.sampled_from([*RARELY, "one", "other"]),
         webhook=st.sampled_from([None, None, WEBHOOK]),
-        tenant=st.sampled_from([DEFAULT_TENANT, DEFAULT_TENANT, "other"]),
+        whose=st.sampled_from([(DEFAULT_TENANT, None), (DEFAULT_TENANT, "key_1"), (DEFAULT_TENANT, "key_2"), OTHER]),
         far=FAR,
         then=THEN,
     )
-    def submit(self, delay_ms: int | None, key: str | None, far: int | str, then: Turn | None, **given: Any) -> None:
+    def submit(
+        self,
+        delay_ms: int | None,
+        key: str | None,
+        far: int | str,
+        then: Turn | None,
+        whose: tuple[str, str | None] = (DEFAULT_TENANT, "key_1"),
+        **given: Any,
+    ) -> None:
         run_at = None if delay_ms is None else self.world.clock.now() + delay_ms
-        client = self.world.submit(submission(run_at=run_at, **given), key)
+        tenant, api_key = whose
+        client = self.world.submit(submission(run_at=run_at, tenant=tenant, key=api_key, **given), key)
         self.submitted.append((client, key))
         self.world.run(client, far, then)
 
     @initialize(
         jobs=st.lists(st.tuples(PARAMS, st.sampled_from([None, WEBHOOK])), min_size=3, max_size=6),
         frozen=st.sampled_from([None, "finish", "renew"]),
-        limits=st.dictionaries(st.sampled_from([DEFAULT_TENANT, "other"]), st.integers(1, 3)),
+        limits=st.dictionaries(st.sampled_from([DEFAULT_TENANT, "other", "key_1", "key_2"]), st.integers(1, 3)),
     )
     def a_crowd_waits(
         self, jobs: list[tuple[dict[str, Any], Webhook | None]], frozen: str | None, limits: dict[str, int]

@@ -135,7 +135,7 @@ class World:
 
     def forget_redis(self) -> None:
         """The server was restarted, empty. Celery's messages were in it too."""
-        self.true_lanes = MemoryLanes(self.bells.append, self.clock.now)
+        self.true_lanes = MemoryLanes(self.bells.append, self.clock.now, lambda: self.limits)
         self.true_events = PatientEvents()
         self.bells.clear()
 
@@ -284,8 +284,8 @@ class World:
         for job_id, job in self.true_store._jobs.items():
             if job is not before.get(job_id):
                 self._check(name, before.get(job_id), job)
-        running = self.true_store.tenants_running()
-        assert all(running.get(tenant, 0) <= most for tenant, most in self.limits.items()), "more run than may"
+        running = self.true_store.running_by_owner()
+        assert all(running.get(owner, 0) <= most for owner, most in self.limits.items()), "more run than may"
         return answer
 
     def _check(self, name: str, old: Job | None, new: Job) -> None:
