@@ -52,10 +52,9 @@ def entry(
     key: str | None = None,
 ) -> Entry:
     place = float(number) if rank is None else rank
-    return Entry("m", f"job_{number:08}", place, tenant, priority, cost, START - age_ms, key)
+    return Entry("m", f"job_{number:08}", place, tenant, priority, cost, now() - age_ms, key)
 
 
-START = now()
 BOUNDED = {f"key_{number}" for number in range(1, 200)}
 """All but `key_0`, say."""
 
