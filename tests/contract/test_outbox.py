@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import pytest
 import sqlalchemy as sa
 
 from ktqueue.job import Job, JobError, JobState, Task, Verdict, fence_of, new_job_id, uuid7_hex
+from ktqueue.migrate import upgrade
+from ktqueue.outbox import statements
 from ktqueue.outbox.base import Delivery, DeliveryQuery, Endpoint, Outbox, Settlement
 from ktqueue.outbox.memory import MemoryOutbox
 from ktqueue.outbox.sql import SqlOutbox
@@ -279,6 +282,25 @@ def test_events_of_one_job_go_to_one_receiver_one_after_the_other(both: Both) ->
     both.settle(first, OK, DELIVERED)
     (third,) = both.take()
     assert third.type == 2
+
+
+def test_what_comes_before_is_looked_up_by_its_job(new_postgres: Callable[[], AbstractContextManager[str]]) -> None:
+    """Also by a plan that PostgreSQL made before there was any delivery."""
+    given = {"for_target": TARGET, "most": 16, "new_token": "t", "new_sender": "s", "lease_ms": 30_000}
+    with new_postgres() as url:
+        upgrade(url)
+        engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", connect_args={"prepare_threshold": 0})
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
+            connection.execute(statements.CLAIM, given).all()
+            known = (
+                "SELECT name, cardinality(parameter_types) FROM pg_prepared_statements WHERE statement LIKE 'WITH %%'"
+            )
+            name, parameters = connection.exec_driver_sql(known).one()
+            nothing = ", ".join(["NULL"] * parameters)
+            plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN EXECUTE {name}({nothing})").scalars())
+        engine.dispose()
+    assert "deliveries_event on deliveries earlier" in plan
 
 
 def test_one_that_fails_does_not_hold_up_the_next(both: Both) -> None:

@@ -41,6 +41,9 @@ from worker.engines.texts import Reader
 LARGEST_SANE_CONTEXT = 10_000_000
 """Tokenizers that know of no limit tell one of 10 to the 30th."""
 
+_PARTS = ("Transformer", "Pooling", "Normalize")
+"""Of sentence-transformers' modules those that are done here, the last as a request wishes."""
+
 
 def load_encoder(spec: ModelSpec, place: Place) -> Engine:
     """An engine for embed, classify and rerank. Raises ConfigurationError."""
@@ -174,23 +177,33 @@ def context_of(spec: ModelSpec, model: PreTrainedModel, tokenizer_says: int) -> 
 
 
 def _pooling(spec: ModelSpec, weights: Weights) -> Pooling:
-    """How token vectors become one: as sentence-transformers' file beside the weights says, or else their mean."""
-    path = cached_file(
-        weights.name,
-        "1_Pooling/config.json",
-        revision=weights.revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    if path is None:
+    """How token vectors become one: as sentence-transformers' files beside the weights say, or else their mean."""
+    parts = [str(part["type"]).rpartition(".")[2] for part in _beside(weights, "modules.json") or []]
+    if strange := [part for part in parts if part not in _PARTS]:
+        raise ConfigurationError(
+            f"model {spec.alias!r}: its embeddings go through {', '.join(strange)}; can do {', '.join(_PARTS)}"
+        )
+    entries: dict[str, Any] | None = _beside(weights, "1_Pooling/config.json")
+    if entries is None:
         return POOLINGS["mean_tokens"]
-    entries: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     modes = [name.removeprefix("pooling_mode_") for name, on in entries.items() if on is True and "_mode_" in name]
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise ConfigurationError(
             f"model {spec.alias!r}: can't pool by {', '.join(modes)}; can by {', '.join(POOLINGS)}"
         )
     return POOLINGS[modes[0]]
+
+
+def _beside(weights: Weights, name: str) -> Any:
+    """What a JSON file beside the weights says; None if there is none."""
+    path = cached_file(
+        weights.name,
+        name,
+        revision=weights.revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def _check_tasks(spec: ModelSpec, head: Head) -> None:

@@ -137,6 +137,7 @@ class Staged:
         self.stages = stages
         self._writer = writer
         self._number = 0
+        self._landed = 0
         self._drew = np.zeros(slots, dtype=np.int64)
         self._released: list[int] = []
 
@@ -144,30 +145,37 @@ class Staged:
         """Order a step. Raises DeviceLost."""
         self._number += 1
         step = self._writer.write(plan)
-        needs = int(self._drew[step.slots[: step.decodes]].max(initial=0))
+        # What has landed is at the first stage, or nearly; told, it takes it up, though nobody should decode for long.
+        needs = max(self._landed, int(self._drew[step.slots[: step.decodes]].max(initial=0)))
         self._drew[step.drawing] = self._number
         self.stages.tell(*Order(self._number, needs, self._released, entries, step).message())
         self._released = []
-        return _Far(self.stages, self._number)
+        return _Far(self, self._number)
 
     def release(self, slot: int) -> None:
         """A slot is free: told with the next step."""
         self._released.append(slot)
 
+    def land(self, number: int) -> Landed:
+        """Wait for the step of this ``number``, which comes next. Raises DeviceLost, also where another does."""
+        message, arrays = self.stages.hear_last()
+        if message["number"] != number:
+            # Its tokens would be somebody else's.
+            raise DeviceLost(f"step {message['number']} came for step {number}")
+        self._landed = number
+        return landed_of(message, arrays)
+
 
 class _Far:
     """A flight that the last stage answers; they land in the order in which they were launched."""
 
-    def __init__(self, stages: Stages, number: int) -> None:
-        self._stages = stages
+    def __init__(self, staged: Staged, number: int) -> None:
+        self._staged = staged
         self._number = number
 
     def land(self) -> Landed:
-        """Wait for it. Raises DeviceLost, also where it is not what comes next: its tokens would be somebody else's."""
-        message, arrays = self._stages.hear_last()
-        if message["number"] != self._number:
-            raise DeviceLost(f"step {message['number']} came for step {self._number}")
-        return landed_of(message, arrays)
+        """Wait for it. Raises DeviceLost."""
+        return self._staged.land(self._number)
 
 
 def threads_each(spec: ModelSpec, stages: int) -> int:
