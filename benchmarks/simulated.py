@@ -16,8 +16,8 @@ from ktqueue.job import Job, Task
 from ktqueue.lanes.base import Ended
 from ktqueue.lanes.memory import MemoryLanes
 from ktqueue.lateness import too_late
+from ktqueue.priority_class import Entry, entry_of
 from ktqueue.rank import rank
-from ktqueue.turns import Entry, entry_of
 
 MODEL = "echo"
 START = 1_790_000_000_000

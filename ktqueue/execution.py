@@ -18,11 +18,11 @@ from ktqueue.events.base import Event, EventId, Events
 from ktqueue.history import end_event, requeued_event
 from ktqueue.job import ENGINE_CRASHED, Job, JobError, JobState, JsonObject, Ride, Usage, Verdict, fence_of
 from ktqueue.lanes.base import Ended, Lanes
+from ktqueue.priority_class import entry_of
 from ktqueue.retry import Backoff, retry_at
 from ktqueue.room import Room
 from ktqueue.running import RunningLimits
 from ktqueue.store.base import Quota, Store
-from ktqueue.turns import entry_of
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
 
+from ktqueue.priority_class import Entry, PriorityClass
 from ktqueue.rank import HIGHEST_PRIORITY
 from ktqueue.tenant import NOBODY
-from ktqueue.turns import AGED_EVERY, Entry, PriorityClass, Turns
+from ktqueue.turns import AGED_EVERY, Turns
 
 LOOK = 50
 """So many turns are foretold one by one; what comes after them is estimated from averages."""

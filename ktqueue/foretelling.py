@@ -12,8 +12,8 @@ from ktqueue.errors import LanesUnavailable, TooLate, Unavailable
 from ktqueue.fair import Ahead
 from ktqueue.job import Job, JobState, Place
 from ktqueue.lanes.base import Lanes, LaneView
+from ktqueue.priority_class import entry_of
 from ktqueue.rank import DEFAULT_SLACK_MS, rank
-from ktqueue.turns import entry_of
 
 SAMPLE_S = 0.1
 """How often, at most, what is foretold of a job as it comes is kept, to be compared with what then happens."""

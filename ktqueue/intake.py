@@ -26,13 +26,13 @@ from ktqueue.job import Attempt, Job, JobState, JsonObject, Place, Task, last_at
 from ktqueue.lanes.accuracy import Accuracy
 from ktqueue.lanes.base import Lanes, LaneView
 from ktqueue.ownership import owned
+from ktqueue.priority_class import entry_of
 from ktqueue.quotas import Quotas
 from ktqueue.rank import DEFAULT_PRIORITY, rank
 from ktqueue.receipt import Receipt, receipt_of
 from ktqueue.room import Room
 from ktqueue.store.base import IdempotencyKey, JobQuery, Kept, LaneCensus, Store
 from ktqueue.tenant import DEFAULT_TENANT, Caller
-from ktqueue.turns import entry_of
 from ktqueue.webhook import Webhook
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from ktqueue.events.base import Event, Events
 from ktqueue.history import requeued_event, terminal_event
 from ktqueue.job import ENGINE_CRASHED, LEASE_LOST, Job, JobError, Verdict
 from ktqueue.lanes.base import Lanes
+from ktqueue.priority_class import entry_of
 from ktqueue.retry import Backoff
 from ktqueue.store.base import Store
-from ktqueue.turns import entry_of
 
 GROUP = 500
 

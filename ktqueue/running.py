@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from ktqueue.errors import LanesUnavailable, Unavailable
 from ktqueue.job import Job, JobState
 from ktqueue.lanes.base import Lanes
+from ktqueue.priority_class import entry_of
 from ktqueue.store.base import Quota, Store
 from ktqueue.store.limits import left_of
-from ktqueue.turns import entry_of
 
 logger = logging.getLogger(__name__)
 

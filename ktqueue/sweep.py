@@ -13,10 +13,10 @@ from ktqueue.history import terminal_event
 from ktqueue.job import JobState
 from ktqueue.lanes.base import Lanes
 from ktqueue.lateness import too_late
+from ktqueue.priority_class import Entry, entry_of
 from ktqueue.recovery import Recovery
 from ktqueue.retention import Retention
 from ktqueue.store.base import Due, LaneCensus, Store
-from ktqueue.turns import Entry, entry_of
 
 GROUP = 500
 CUT_MS = 2_000

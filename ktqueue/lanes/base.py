@@ -15,9 +15,9 @@ from typing import NamedTuple, Protocol, TypeAlias
 from ktqueue.errors import LanesUnavailable, StoreUnavailable
 from ktqueue.fair import Ahead
 from ktqueue.lanes.accuracy import Accuracy
+from ktqueue.priority_class import Entry
 from ktqueue.room import Room
 from ktqueue.tenant import NOBODY
-from ktqueue.turns import Entry
 
 
 @dataclass(frozen=True, slots=True)

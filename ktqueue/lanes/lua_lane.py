@@ -1,6 +1,6 @@
 """A lane in Redis as Lua: what is put into it, taken out of it, and made of what has ended. Each call is one script.
 
-The same as `ktqueue.turns.PriorityClass` and `ktqueue.lanes.pace.Service`. Every script has the lane's model first.
+The same as `ktqueue.priority_class` and `ktqueue.lanes.pace.Service` have it. Every script has the lane's model first.
 Numbers that must stay exact go to Redis as numbers: Lua itself writes only 14 digits.
 """
 

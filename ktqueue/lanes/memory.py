@@ -11,9 +11,9 @@ from ktqueue.fair import Ahead, FairQueue
 from ktqueue.lanes.accuracy import KEPT, Accuracy, accuracy_of, error_of
 from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Bounded, Ended, LaneView, placed, sums_of
 from ktqueue.lanes.pace import SPANS, Service, pace, span_of
+from ktqueue.priority_class import Entry
 from ktqueue.room import Room
 from ktqueue.tenant import NOBODY
-from ktqueue.turns import Entry
 
 BELL_MS = 1_000
 CANCELS_KEPT = 10_000

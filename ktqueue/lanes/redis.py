@@ -36,11 +36,11 @@ from ktqueue.lanes import lua_ahead, lua_lane, lua_pull
 from ktqueue.lanes.accuracy import KEPT, Accuracy, accuracy_of
 from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Bounded, Ended, LaneView, placed, sums_of
 from ktqueue.lanes.pace import Service, pace
+from ktqueue.priority_class import Entry
 from ktqueue.rank import HIGHEST_PRIORITY
 from ktqueue.redis_client import Client
 from ktqueue.room import Room
 from ktqueue.tenant import NOBODY
-from ktqueue.turns import Entry
 
 BELL_MS = 1_000
 """A bell that nobody answers in this time is taken for lost: a worker killed as it took the message takes it along, and

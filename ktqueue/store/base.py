@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ktqueue.job import Attempt, Job, JobState, Verdict
+from ktqueue.priority_class import Entry
 from ktqueue.tenant import NOBODY
-from ktqueue.turns import Entry
 from ktqueue.usage import DayOfUse, UsageQuery
 
 

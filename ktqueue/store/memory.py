@@ -9,10 +9,9 @@ from heapq import nsmallest
 from threading import RLock
 from typing import Any, Protocol
 
-import orjson
-
-from ktqueue.job import Attempt, Fence, Job, JobState, Verdict, ended_size, last_attempt, outcome_of
+from ktqueue.job import Attempt, Job, JobState, Verdict, last_attempt, outcome_of
 from ktqueue.lateness import too_late
+from ktqueue.priority_class import Entry, entry_of
 from ktqueue.store.base import (
     Census,
     Due,
@@ -25,9 +24,19 @@ from ktqueue.store.base import (
     Queued,
     Quota,
 )
+from ktqueue.store.judging import (
+    as_stored,
+    census_of,
+    census_of_lane,
+    has_lapsed,
+    holds,
+    is_due,
+    is_overdue,
+    matches,
+    through_json,
+)
 from ktqueue.store.limits import as_many_as_may, left_of
 from ktqueue.tenant import NOBODY
-from ktqueue.turns import Entry, entry_of
 from ktqueue.usage import DAY_MS, Bill, DayOfUse, UsageQuery, Use, together
 
 
@@ -86,7 +95,7 @@ class MemoryStore:
 
     def add(self, jobs: Sequence[Job]) -> None:
         """Commit new queued jobs, all or none; one that is there already stays as it is."""
-        stored = [_as_stored(job) for job in jobs]
+        stored = [as_stored(job) for job in jobs]
         with self._lock:
             now = self._clock()
             for job in stored:
@@ -123,7 +132,7 @@ class MemoryStore:
     def search(self, query: JobQuery) -> list[Job]:
         """Jobs that match, newest first."""
         with self._lock:
-            found = [job for job in self._jobs.values() if _matches(job, query)]
+            found = [job for job in self._jobs.values() if matches(job, query)]
         return sorted(found, key=lambda job: job.id, reverse=True)[: query.limit]
 
     def claim(
@@ -166,7 +175,7 @@ class MemoryStore:
         return Counter(owner for job in running for owner in job.owners)
 
     def _claim(self, jobs: Iterable[Job], now: int, token: str, worker: str, lease_ms: int) -> list[Job]:
-        claimable = [job for job in jobs if self._due(job, now) and not _overdue(job, now)]
+        claimable = [job for job in jobs if self._due(job, now) and not is_overdue(job, now)]
         for job in claimable:
             self._change(
                 job,
@@ -203,7 +212,9 @@ class MemoryStore:
     def _suspects(self, model: str, now: int, owners: Mapping[str, int]) -> list[Job]:
         full = {owner for owner, more in left_of(owners, self.running_by_owner()).items() if more <= 0}
         queued = (job for job in self._jobs.values() if job.model == model and job.company is not None)
-        return [job for job in queued if full.isdisjoint(job.owners) and self._due(job, now) and not _overdue(job, now)]
+        return [
+            job for job in queued if full.isdisjoint(job.owners) and self._due(job, now) and not is_overdue(job, now)
+        ]
 
     def renew(self, token: str, ids: Sequence[str], *, lease_ms: int) -> set[str]:
         """Extend the leases that ``token`` still holds; the ids of those."""
@@ -220,7 +231,7 @@ class MemoryStore:
             now = self._clock()
             for verdict in verdicts:
                 job = self._jobs.get(verdict.fence.job_id)
-                if job is not None and _holds(verdict.fence, job) and (_lapsed(job, now) or not only_lapsed):
+                if job is not None and holds(verdict.fence, job) and (has_lapsed(job, now) or not only_lapsed):
                     self._apply(verdict, job, now)
                     changed.add(job.id)
             self._note([job for job_id in changed if (job := self._jobs[job_id]).state.terminal])
@@ -232,7 +243,7 @@ class MemoryStore:
                 job,
                 verdict.state,
                 now,
-                result=_through_json(verdict.result),
+                result=through_json(verdict.result),
                 error=verdict.error,
                 usage=verdict.usage,
                 largest_batch=verdict.largest_batch,
@@ -319,7 +330,7 @@ class MemoryStore:
         with self._lock:
             now = self._clock()
             late = {JobState.QUEUED: now, JobState.RUNNING: now - running_after_ms}
-            overdue = [job for job in self._jobs.values() if job.state in late and _overdue(job, late[job.state])]
+            overdue = [job for job in self._jobs.values() if job.state in late and is_overdue(job, late[job.state])]
             first = nsmallest(limit, overdue, key=lambda job: job.deadline_at or 0)
             for job in first:
                 self._end(job, JobState.EXPIRED, now)
@@ -358,7 +369,7 @@ class MemoryStore:
         """Running jobs whose lease has run out, the longest ago first."""
         with self._lock:
             now = self._clock()
-            found = [job for job in self._jobs.values() if _lapsed(job, now)]
+            found = [job for job in self._jobs.values() if has_lapsed(job, now)]
         return nsmallest(limit, found, key=lambda job: job.lease_until or 0)
 
     def holders(self) -> list[Holder]:
@@ -404,21 +415,8 @@ class MemoryStore:
             now = self._clock()
             active = [job for job in self._jobs.values() if not job.state.terminal]
             models = sorted({job.model for job in active})
-            return [self._lane(model, [job for job in active if job.model == model], now) for model in models]
-
-    def _lane(self, model: str, jobs: Sequence[Job], now: int) -> LaneCensus:
-        queued = [job for job in jobs if job.state is JobState.QUEUED]
-        waiting = [job for job in queued if self._due(job, now)]
-        due = [self._due_at[job.id] for job in waiting if job.company is None]
-        return LaneCensus(
-            model=model,
-            queued=len(queued),
-            due=len(due),
-            suspects=len(waiting) - len(due),
-            running=len(jobs) - len(queued),
-            size=sum(job.size for job in queued),
-            oldest_due_at=min(due, default=None),
-        )
+            lanes = ((model, [job for job in active if job.model == model]) for model in models)
+            return [census_of_lane(model, theirs, self._due_at, now) for model, theirs in lanes]
 
     def tenant_census(self) -> list[Census]:
         """Every tenant with at least one job queued or running, or with ended ones that take some bytes."""
@@ -434,7 +432,7 @@ class MemoryStore:
             for job in self._jobs.values():
                 if (name := whose(job)) is not None:
                     found[name].append(job)
-        counted = (_census(name, theirs) for name, theirs in sorted(found.items()))
+        counted = (census_of(name, theirs) for name, theirs in sorted(found.items()))
         return [census for census in counted if census != Census(census.whose)]
 
     def usage(self, query: UsageQuery) -> list[DayOfUse]:
@@ -470,7 +468,7 @@ class MemoryStore:
         return (self._jobs[job_id] for job_id in dict.fromkeys(ids) if job_id in self._jobs)
 
     def _due(self, job: Job, now: int) -> bool:
-        return job.state is JobState.QUEUED and self._due_at[job.id] <= now
+        return is_due(job, self._due_at, now)
 
     def _end(self, job: Job, state: JobState, now: int, **values: Any) -> None:
         self._change(job, state=state, finished_at=now, token=None, lease_until=None, **values)
@@ -482,48 +480,3 @@ class MemoryStore:
 
     def _change(self, job: Job, **values: Any) -> None:
         self._jobs[job.id] = replace(job, **values)
-
-
-def _census(whose: str, jobs: Sequence[Job]) -> Census:
-    queued = [job for job in jobs if job.state is JobState.QUEUED]
-    return Census(
-        whose,
-        queued=len(queued),
-        running=sum(job.state is JobState.RUNNING for job in jobs),
-        size=sum(job.size for job in queued),
-        stored=sum(ended_size(job.size, job.result, job.error) for job in jobs),
-    )
-
-
-def _holds(fence: Fence, job: Job) -> bool:
-    return job.state is JobState.RUNNING and (job.token, job.claims) == (fence.token, fence.claim)
-
-
-def _lapsed(job: Job, now: int) -> bool:
-    return job.state is JobState.RUNNING and job.lease_until is not None and job.lease_until <= now
-
-
-def _overdue(job: Job, now: int) -> bool:
-    return job.deadline_at is not None and job.deadline_at <= now
-
-
-def _matches(job: Job, query: JobQuery) -> bool:
-    return (
-        query.tenant in {None, job.tenant}
-        and (not query.ids or job.id in query.ids)
-        and (not query.states or job.state in query.states)
-        and (query.model is None or job.model == query.model)
-        and (query.created_from is None or job.created_at >= query.created_from)
-        and (query.created_to is None or job.created_at < query.created_to)
-        and query.metadata.items() <= job.metadata.items()
-        and (query.before is None or job.id < query.before)
-    )
-
-
-def _as_stored(job: Job) -> Job:
-    return replace(job, input=_through_json(job.input), params=_through_json(job.params), metadata=dict(job.metadata))
-
-
-def _through_json(document: Any) -> Any:
-    """A copy as a database would give it back; refuses what is not JSON."""
-    return orjson.loads(orjson.dumps(document))

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 
 from ktqueue.job import Attempt, Job, JobState, Verdict, ended_size, owners_of
+from ktqueue.priority_class import Entry
 from ktqueue.sql.clock import Clock
 from ktqueue.sql.database import Database
 from ktqueue.store import billing, claiming, counting, noting, statements, storing
@@ -38,7 +39,6 @@ from ktqueue.store.rows import (
     usage_document,
 )
 from ktqueue.tenant import NOBODY
-from ktqueue.turns import Entry
 from ktqueue.usage import Bill, DayOfUse, UsageQuery
 
 Note: TypeAlias = Callable[[Collection[Job | Running]], None]

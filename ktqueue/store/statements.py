@@ -11,6 +11,7 @@ from dataclasses import fields
 import sqlalchemy as sa
 
 from ktqueue.job import JobState
+from ktqueue.priority_class import Entry
 from ktqueue.sql.clock import db_now
 from ktqueue.sql.dialects import Columns, Given, PerRow, UpdateEach, among, has_entry, insert_new
 from ktqueue.sql.tables import (
@@ -24,7 +25,6 @@ from ktqueue.sql.tables import (
 )
 from ktqueue.store.base import JobQuery, Queued
 from ktqueue.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS, NEW_ROW, Running
-from ktqueue.turns import Entry
 from ktqueue.webhook import DeliveryState
 
 

@@ -22,8 +22,9 @@ from ktqueue.fair import LOOK, TENANTS_ASKED, Ahead
 from ktqueue.lanes.base import Lanes
 from ktqueue.lanes.memory import MemoryLanes
 from ktqueue.lanes.redis import RedisLanes
+from ktqueue.priority_class import Entry
 from ktqueue.redis_client import Client, connect
-from ktqueue.turns import AGED_EVERY, Entry
+from ktqueue.turns import AGED_EVERY
 from tests.support.scene import ended
 
 Answer = TypeVar("Answer")

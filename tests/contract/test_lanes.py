@@ -22,9 +22,9 @@ from ktqueue.lanes.base import BACKLOG_MS, ROOM_MS, Backlog, Ended, Lanes, LaneV
 from ktqueue.lanes.memory import MemoryLanes
 from ktqueue.lanes.pace import FORGOTTEN, SPAN_S
 from ktqueue.lanes.redis import RedisLanes
+from ktqueue.priority_class import Entry
 from ktqueue.redis_client import Client, connect
 from ktqueue.room import Room
-from ktqueue.turns import Entry
 from tests.support.scene import ended
 
 

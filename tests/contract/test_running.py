@@ -21,10 +21,10 @@ from ktqueue.job import Job, JobState
 from ktqueue.lanes.base import Lanes
 from ktqueue.lanes.memory import MemoryLanes
 from ktqueue.lanes.redis import RedisLanes
+from ktqueue.priority_class import entry_of
 from ktqueue.redis_client import connect
 from ktqueue.running import RunningLimits
 from ktqueue.store.base import Store
-from ktqueue.turns import entry_of
 from tests.contract.conftest import AnyStore
 from tests.contract.test_store import HOUR, got, in_parallel, new_job
 

@@ -26,9 +26,9 @@ from ktqueue.job import (
     last_attempt,
     new_job_id,
 )
+from ktqueue.priority_class import Entry
 from ktqueue.store.base import Census, Due, Holder, IdempotencyKey, JobQuery, LaneCensus, Pruned, Store
 from ktqueue.tenant import DEFAULT_TENANT
-from ktqueue.turns import Entry
 
 RIDE = Ride(12, 1, 3.5, 8)
 HOUR = 3_600_000

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from ktqueue.job import Attempt, Fence, Job, JobError, JobState, Task, Usage, Verdict
+from ktqueue.priority_class import Entry
 from ktqueue.store.base import IdempotencyKey, JobQuery, LaneCensus, Queued, Quota, Store
 from ktqueue.store.sql import SqlStore
-from ktqueue.turns import Entry
 from tests.contract.conftest import memory_store
 
 Answer = TypeVar("Answer")

@@ -22,6 +22,7 @@ from ktqueue.lanes.memory import MemoryLanes
 from ktqueue.operating import Operating
 from ktqueue.outbox.memory import MemoryOutbox
 from ktqueue.presence.memory import MemoryPresence
+from ktqueue.priority_class import entry_of
 from ktqueue.quotas import Quotas
 from ktqueue.rates.counted import in_memory
 from ktqueue.recovery import Recovery
@@ -31,7 +32,6 @@ from ktqueue.running import RunningLimits
 from ktqueue.store.memory import MemoryStore
 from ktqueue.sweep import Sweep
 from ktqueue.tenant import DEFAULT_TENANT, Caller
-from ktqueue.turns import entry_of
 from ktqueue.watched import Watched
 
 Port = TypeVar("Port")

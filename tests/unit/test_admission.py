@@ -12,7 +12,7 @@ from ktqueue.admission import LONGEST_RETRY_AFTER_S, REFRESH_S
 from ktqueue.errors import QueueFull
 from ktqueue.job import Job, Task, new_job_id
 from ktqueue.lanes.base import BACKLOG_MS
-from ktqueue.turns import Entry
+from ktqueue.priority_class import Entry
 from tests.support.scene import MODEL, Scene, ended, submission
 
 AN_HOUR_MS = 3_600_000

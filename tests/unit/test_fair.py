@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ktqueue.fair import LOOK, TENANTS_ASKED, Ahead, FairQueue
-from ktqueue.turns import AGE_MS, AGED_EVERY, Entry, age_of
+from ktqueue.priority_class import Entry
+from ktqueue.turns import AGE_MS, AGED_EVERY, age_of
 
 NOW = 1_790_000_000_000
 BATCH = 64

@@ -11,10 +11,10 @@ from ktqueue.errors import LanesUnavailable, StoreUnavailable
 from ktqueue.events.base import END, REQUEUED, EventId
 from ktqueue.job import ENGINE_CRASHED, Job, JobState, Outcome
 from ktqueue.lanes.base import Backlog
+from ktqueue.priority_class import entry_of
 from ktqueue.recovery import GROUP
 from ktqueue.retry import Backoff
 from ktqueue.sweep import CUT_MS, PAGE, PAGES_A_SWEEP, Repairs
-from ktqueue.turns import entry_of
 from tests.support.scene import LEASE_MS, MODEL, Scene, ended, submission
 
 NOTHING = Repairs(recovered=0, expired=0, woken=0, requeued=0)
