@@ -44,7 +44,9 @@ _earlier = deliveries.alias("earlier")
 _first_of_its_job = sa.not_(
     sa.exists().where(
         _earlier.c.job_id == deliveries.c.job_id,
-        _earlier.c.endpoint == deliveries.c.endpoint,
+        # In words that match no index but the one that begins with the job. A plan that PostgreSQL makes while there is
+        # nothing, and keeps, would rather read all that an endpoint is to be told, for each delivery anew.
+        _earlier.c.endpoint + "" == deliveries.c.endpoint,
         _earlier.c.seq < deliveries.c.seq,
         _earlier.c.attempts == 0,
         _earlier.c.state == str(DeliveryState.PENDING),
