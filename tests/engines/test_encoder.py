@@ -92,6 +92,18 @@ def test_a_pooling_that_is_not_known_is_refused_at_loading(encoder_folder: Path,
         engine(folder)
 
 
+def test_embeddings_that_go_through_more_than_is_known_are_refused_at_loading(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    folder = with_pooling(encoder_folder, tmp_path, {"pooling_mode_mean_tokens": True})
+    parts = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Normalize")]
+    (folder / "modules.json").write_text(json.dumps(parts))
+    assert Run(engine(folder), embed("a", "tea")).end().finished
+    (folder / "modules.json").write_text(json.dumps([*parts, {"type": "sentence_transformers.models.Dense"}]))
+    with pytest.raises(ConfigurationError, match="'e': its embeddings go through Dense; can do Transformer, Pooling"):
+        engine(folder)
+
+
 def with_pooling(encoder_folder: Path, tmp_path: Path, entries: dict[str, bool]) -> Path:
     folder = shutil.copytree(encoder_folder, tmp_path / "model")
     (folder / "1_Pooling").mkdir()

@@ -19,15 +19,18 @@ from tests.support.engines import Run, causal_engine, generate, greedy
 from tests.support.stages import staged, stages_of
 from tests.support.tiny_models import byte_tokenizer, save_causal, tiny_gemma3, tiny_llama
 from worker.engines.base import Request
+from worker.engines.causal.blocks import Blocks
 from worker.engines.causal.flight import Landed
 from worker.engines.causal.paged import attending, prepare, unpaged
 from worker.engines.causal.part import Part
 from worker.engines.causal.pipeline.cutting import Cutter
 from worker.engines.causal.pipeline.messages import Order, landed_message, landed_of
+from worker.engines.causal.pipeline.stages import Staged
 from worker.engines.causal.pipeline.wire import Channel
 from worker.engines.causal.sampler import Entry
 from worker.engines.causal.sampling import sampling_of
-from worker.engines.causal.step import Step
+from worker.engines.causal.scheduler import Scheduler, Sequence
+from worker.engines.causal.step import Step, StepWriter
 from worker.engines.trouble import DeviceLost
 
 WORDS = "a brown fox and the lazy dog went over hills to see what is there for tea"
@@ -113,6 +116,30 @@ def test_an_answer_that_nobody_waits_for_is_given_to_nobody_else(
         engine._flights.popleft()
         with pytest.raises(DeviceLost, match="step 1 came for step 2"):
             run.end()
+
+
+def test_what_was_drawn_is_taken_up_though_nobody_decodes_with_it() -> None:
+    """Answers of one token: else the first stage would keep what it heard of every step, for ever."""
+
+    class Told:
+        def __init__(self) -> None:
+            self.needs: list[int] = []
+
+        def tell(self, message: dict[str, Any], _: list[Any]) -> None:
+            self.needs.append(message["needs"])
+
+        def hear_last(self) -> tuple[dict[str, Any], list[Any]]:
+            return {"number": len(self.needs), "landed": ["tokens"]}, [np.array([5])]
+
+    scheduler = Scheduler(Blocks(9, 4), slots=2, budget=8, parts=2)
+    stages: Any = Told()
+    executor = Staged(stages, StepWriter(slots=2, block_size=4), slots=2)
+    for _ in range(4):
+        sequence = Sequence([1, 2, 3], 4)
+        scheduler.add(sequence)
+        assert executor.launch(scheduler.plan(), []).land().token(0) == 5
+        scheduler.remove(sequence)
+    assert stages.needs == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("stage", [0, 1])
