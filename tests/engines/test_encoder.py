@@ -6,17 +6,24 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, LlamaForSequenceClassification
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    LlamaForSequenceClassification,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from ktqueue.batching import Rules
 from ktqueue.errors import ConfigurationError
 from ktqueue.job import JsonObject, Task, Usage
 from ktqueue.models import ModelSpec, TaskName
 from tests.support.engines import Run, embed, loaded
-from tests.support.tiny_models import byte_tokenizer, save_causal, tiny_llama
+from tests.support.tiny_models import VOCABULARY, byte_tokenizer, save_causal, tiny_llama
 from worker.engines.base import Engine, Progress, Request
 from worker.engines.encoder import EncoderEngine
 from worker.engines.texts import Item
@@ -200,6 +207,22 @@ def test_a_text_over_the_context_is_never_cut(encoder_folder: Path) -> None:
     assert "fits" in run.finished
     run = Run(engine(encoder_folder, "rerank", context=16), rerank("a", "x" * 15, ["y"])).end()
     assert run.errors["a"].message == "query[0] has 17 tokens; the model takes at most 16"
+
+
+def test_positions_that_are_counted_from_behind_padding_are_fewer(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    RobertaModel(RobertaConfig(vocab_size=VOCABULARY, max_position_embeddings=16, **sizes)).save_pretrained(tmp_path)
+    tokenizer = byte_tokenizer()
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    tokenizer.save_pretrained(tmp_path)
+    run = Run(engine(tmp_path), embed("fits", "x" * 14), embed("long", "x" * 15)).end()
+    assert list(run.finished) == ["fits"]
+    assert run.errors["long"].message == "texts[0] has 15 tokens; the model takes at most 14"
 
 
 def test_a_request_of_many_batches_tells_its_progress(encoder_folder: Path) -> None:

@@ -55,7 +55,7 @@ def load_encoder(spec: ModelSpec, place: Place) -> Engine:
         classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
         family = AutoModelForSequenceClassification if classifies else AutoModel
         model = _ready(_model(family, spec, weights, config, device), device)
-        reader = Reader(tokenizer, context_of(spec, model, tokenizer.model_max_length))
+        reader = Reader(tokenizer, min(_places(model), context_of(spec, model, tokenizer.model_max_length)))
         pad = _pad(model, tokenizer)
         head: Head = Labels(model, reader, pad) if classifies else Vectors(model, reader, _pooling(spec, weights), pad)
     _check_tasks(spec, head)
@@ -132,6 +132,19 @@ def _tokenizer(spec: ModelSpec, weights: Weights) -> PreTrainedTokenizerBase:
 def _config(spec: ModelSpec, weights: Weights) -> PreTrainedConfig:
     config: PreTrainedConfig = AutoConfig.from_pretrained(weights.name, **_origin(spec, weights))
     return config
+
+
+def _places(model: PreTrainedModel) -> int:
+    """The most tokens that there are positions for, where a model counts them from behind that of padding."""
+    tables = [getattr(module, "position_embeddings", None) for module in model.modules()]
+    return min(
+        (
+            table.num_embeddings - table.padding_idx - 1
+            for table in tables
+            if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None
+        ),
+        default=LARGEST_SANE_CONTEXT,
+    )
 
 
 def _pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
