@@ -19,6 +19,7 @@ from api.schemas import FieldError, LineError
 from ktqueue.errors import (
     Conflict,
     Forbidden,
+    ForeignPage,
     IdempotencyMismatch,
     Invalid,
     KtqueueError,
@@ -103,6 +104,7 @@ STATUS: Mapping[type[KtqueueError], HTTPStatus] = {
     Malformed: HTTPStatus.BAD_REQUEST,
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
+    ForeignPage: HTTPStatus.FORBIDDEN,
     UnknownModel: HTTPStatus.NOT_FOUND,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,

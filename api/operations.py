@@ -244,7 +244,7 @@ OPERATIONS = [
 MEANINGS = {
     400: "It can't be read: broken JSON, header or cursor.",
     401: "It needs a valid key.",
-    403: "The key lacks a scope.",
+    403: "The key lacks a scope; or there is none, and the request is from a page of another site.",
     404: "There is no such thing, or no such model.",
     408: "The body came too slowly.",
     409: "The state of things does not allow this.",

@@ -68,10 +68,6 @@ class KeyAccess:
         self._used(key.id)
         return Caller(key.tenant, key.scopes, key.counted_as, key.limits)
 
-    def forget(self, key_id: str) -> None:
-        """Read this key again: it was changed here."""
-        self._known = {prefix: key for prefix, key in self._known.items() if key.id != key_id}
-
     def _found(self, prefix: str) -> ApiKey | None:
         if self._clock() >= self._believed_until:
             # First, so that one thread reads and the others go on with what was read last.

@@ -10,6 +10,7 @@
     │   └── IdempotencyMismatch the key was used before, for another request
     ├── Unauthenticated         no valid key
     ├── Forbidden               a valid key that lacks a scope; carries it
+    ├── ForeignPage             a web page of another site would change something, and nobody is asked for keys
     ├── NotFound                no such job (or no longer)
     ├── Conflict                the job's state does not allow this
     ├── QueueFull               the lane has its limit; carries when to try again
@@ -91,6 +92,12 @@ class Forbidden(KtqueueError):
     def __init__(self, scope: str) -> None:
         super().__init__(f"this key does not have the scope {scope}")
         self.scope = scope
+
+
+class ForeignPage(KtqueueError):
+    """A browser sent it for a page of another site, which may do nothing in its user's name."""
+
+    code = "foreign_page"
 
 
 class NotFound(KtqueueError):

@@ -299,3 +299,8 @@ def test_of_10_000_bad_keys_none_is_let_in(keyed: Keyed) -> None:
         statuses[answered.status_code] += 1
     assert statuses == {401: 10_000}
     assert keyed.used == []
+
+
+def test_whoever_sends_a_key_may_do_so_from_any_page(keyed: Keyed) -> None:
+    headers = {"Origin": "https://console.example", "Authorization": f"Bearer {keyed.key()}"}
+    assert keyed.api.client.post(JOBS, json=JOB, headers=headers).status_code == 202

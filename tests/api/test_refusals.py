@@ -80,7 +80,8 @@ def test_a_task_that_the_model_cannot_do(api: Api, task: str) -> None:
         (ECHO | {"run_at": "tomorrow"}, "run_at", "RFC 3339"),
         (ECHO | {"run_at": "2030-01-01T00:00:00"}, "run_at", "offset"),
         (ECHO | {"run_at": "2030-02-30T00:00:00Z"}, "run_at", "day is out of range"),
-        (ECHO | {"run_at": "9999-12-31T23:59:59-23:59"}, "run_at", "at most a year ahead"),
+        (ECHO | {"run_at": "9999-12-31T23:59:59Z"}, "run_at", "at most a year ahead"),
+        (ECHO | {"run_at": "9999-12-31T23:59:59-23:59"}, "run_at", "in the years 1 to 9999 in UTC"),
         # generate.
         (CHAT | {"input": {}}, "input", "exactly one of the fields 'prompt' or 'messages'"),
         (
@@ -403,3 +404,20 @@ def test_a_fault_of_ours_is_a_problem_without_a_trace_and_is_logged(api: Api, ca
     assert problem_of(answer, 500)["code"] == "internal_error"
     assert "secret" not in answer.get_data(as_text=True)
     assert "the secret inside" in caplog.text
+
+
+PAUSE = "/api/v1/lanes/echo/pause"
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "https://localhost:8000", "http://127.0.0.1", "null", ""])
+def test_a_page_of_another_site_changes_nothing(api: Api, origin: str) -> None:
+    problem = problem_of(api.client.post(PAUSE, headers={"Origin": origin}), 403)
+
+    assert problem["code"] == "foreign_page"
+    assert json_of(api.client.get("/api/v1/lanes"), 200)["data"][0]["mode"] == "open"
+
+
+@pytest.mark.parametrize("headers", [{}, {"Origin": "http://localhost"}, {"Origin": "https://LOCALHOST"}])
+def test_whoever_is_no_page_of_another_site_may(api: Api, headers: dict[str, str]) -> None:
+    assert json_of(api.client.post(PAUSE, headers=headers), 200)["mode"] == "paused"
+    json_of(api.client.get("/api/v1/lanes", headers={"Origin": "http://evil.example"}), 200)
