@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from tests.support.tiny_models import tiny_gemma3, tiny_llama, tiny_mistral, tiny_moe, tiny_qwen3
+from tests.support.tiny_models import tiny_gemma3, tiny_hunyuan, tiny_llama, tiny_mistral, tiny_moe, tiny_qwen3
 from worker.engines.causal.norms import fuse_norms
 from worker.engines.packed import PackedLinear, is_plain, pack_linears
 
@@ -33,7 +33,7 @@ def test_a_packed_layer_computes_the_same_for_any_number_of_rows(
 
 
 @needs_mkl
-@pytest.mark.parametrize("make", [tiny_llama, tiny_gemma3, tiny_qwen3, tiny_moe])
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gemma3, tiny_qwen3, tiny_moe, tiny_hunyuan])
 @torch.inference_mode()
 def test_a_packed_model_computes_the_same(make: Callable[[], PreTrainedModel]) -> None:
     model = make()

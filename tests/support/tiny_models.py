@@ -15,6 +15,8 @@ from transformers import (
     Gemma3TextConfig,
     GptOssConfig,
     GptOssForCausalLM,
+    HunYuanMoEV1Config,
+    HunYuanMoEV1ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -117,6 +119,12 @@ def tiny_moe() -> PreTrainedModel:
         "norm_topk_prob": True,
     }
     return _ready(Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, **experts)))
+
+
+def tiny_hunyuan() -> PreTrainedModel:
+    """Its routers ask their weights for the dtype."""
+    torch.manual_seed(7)
+    return _ready(HunYuanMoEV1ForCausalLM(HunYuanMoEV1Config(**_CAUSAL, num_experts=4, moe_topk=[2, 2, 2])))
 
 
 def tiny_sinks() -> PreTrainedModel:

@@ -32,6 +32,8 @@ class PackedLinear(torch.nn.Module):
         # The operator asks the unpacked weights for their shape, and reads them only if the packed ones are unfit.
         self._shape = torch.empty(1).expand(self.out_features, self.in_features)
         self._bias: torch.Tensor | None = layer.bias
+        # Models ask a layer's weights for their dtype, too. On no device, they can't be computed with.
+        self.weight = torch.empty_like(layer.weight, device="meta")
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(…, in) to (…, out)."""
