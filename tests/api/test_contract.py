@@ -17,7 +17,7 @@ from ktqueue.room import Room
 from ktqueue.webhook import Answer
 from tests.api.wiring import ENDPOINTS, HOOK, JOBS, NDJSON, TAKEN, Api
 
-EXAMPLES = 30
+EXAMPLES = 20
 MODES = {"good": GenerationMode.POSITIVE, "bad": GenerationMode.NEGATIVE}
 
 
