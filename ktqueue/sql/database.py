@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -39,6 +41,7 @@ UNDEFINED_TABLE = "42P01"
 # Connection failures, and a server that shuts down or starts up. Whatever else it complains of, it is there.
 LOST = ("08", "57P")
 TURN_SECONDS = 10.0
+SETUP_SECONDS = 5.0
 BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
 # Fails while the database would not take our work. SQLite is locked, read-only or full for those who write.
 PROBE = {"sqlite": "PRAGMA user_version = 0", "postgresql": "SELECT 1"}
@@ -170,10 +173,24 @@ def _session_setup(statements: tuple[str, ...]) -> Any:
     def connect(connection: PoolProxiedConnection, _record: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
         for statement in statements:
-            cursor.execute(statement)
+            _set_up(cursor, statement)
         cursor.close()
 
     return connect
+
+
+def _set_up(cursor: Any, statement: str) -> None:
+    """Where several make one SQLite database at once, it does not wait by itself for who changes its journal."""
+    until = time.monotonic() + SETUP_SECONDS
+    while True:
+        try:
+            cursor.execute(statement)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _connect_bounded(_dialect: object, _record: object, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:

@@ -43,7 +43,8 @@ def away(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def there(stack: Stack, away: Path) -> Iterator[subprocess.Popen[bytes]]:
     with another_host(stack, away, MODELS, "stays", KTQ_WORKER_NAME="there", **GIVEN) as process:
-        until(lambda: set(rosters(stack)) == {"here", "there"}, "both workers")
+        # One that was there before may still be told of.
+        until(lambda: set(rosters(stack)) == {"here", "there"} and lives(stack, "there"), "both workers")
         yield process
 
 
@@ -61,6 +62,12 @@ def begin(stack: Stack, worker: str) -> None:
 
 def rosters(stack: Stack) -> dict[str, list[str]]:
     return {each["worker"]: each["models"] for each in stack.http.get("/api/v1/rosters").json()["data"]}
+
+
+def lives(stack: Stack, worker: str) -> bool:
+    """Whether any slot of it does."""
+    seen = stack.http.get("/api/v1/workers").json()["data"]
+    return any(each["worker"] == worker and psutil.pid_exists(each["pid"]) for each in seen)
 
 
 def lane(stack: Stack) -> dict[str, Any]:
