@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ from worker.engines.causal.attention.gathered import Gathered
 from worker.engines.causal.attention.reference import Reference
 from worker.engines.causal.attention.trial import fault_of
 from worker.engines.device import has_compiler
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,11 @@ def _why_not_flash(need: Need) -> str | None:
 
 
 def _fault(attention: Attention, need: Need) -> str | None:
-    return fault_of(attention, need.device, need.dtype, need.shapes)
+    fault = fault_of(attention, need.device, need.dtype, need.shapes)
+    if fault is not None:
+        # What is there and does not work is somebody's to mend, though `auto` goes on to the next.
+        logger.warning("attention %r %s", attention.name, fault)
+    return fault
 
 
 def _why_not_cuda(need: Need) -> str | None:
