@@ -102,6 +102,15 @@ def test_one_that_answers_wrongly_is_not() -> None:
     assert "answers wrongly here: off by" in (fault_of(attention, CPU, torch.float32, LAYERS) or "")
 
 
+def test_one_that_answers_wrongly_where_rows_only_decode_is_not() -> None:
+    def with_rows_exchanged(*given: Any, **named: Any) -> torch.Tensor:
+        answer = flash_attn_varlen_func(*given, **named)
+        return answer.flip(0) if given[5] == 1 else answer
+
+    fault = fault_of(FlashPages(FlashInstalled(with_rows_exchanged)), CPU, torch.float32, LAYERS)
+    assert "answers wrongly here: off by" in (fault or "")
+
+
 @pytest.mark.parametrize("error", [RuntimeError("no kernel image"), TypeError("unexpected keyword 'block_table'")])
 def test_one_that_raises_is_not(error: Exception) -> None:
     def broken(*_: Any, **__: Any) -> torch.Tensor:

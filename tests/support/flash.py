@@ -20,8 +20,7 @@ def flash_attn_varlen_func(  # noqa: PLR0917 - it is called so
     softcap: float,
     block_table: torch.Tensor,
 ) -> torch.Tensor:
-    """Row by row, aligned to the last key."""
-    assert causal
+    """Row by row, aligned to the last key; what is causal sees nothing to its right."""
     assert keys.shape[1] % 256 == 0
     out = torch.empty_like(query)
     for row, blocks in enumerate(block_table.long()):
@@ -35,8 +34,8 @@ def flash_attn_varlen_func(  # noqa: PLR0917 - it is called so
         if softcap:
             scores = softcap * torch.tanh(scores / softcap)
         behind = torch.arange(length - (last - first), length).unsqueeze(1) - torch.arange(length)
-        left, right = window_size
-        seen = (behind >= -right) & ((behind <= left) | (left < 0))
+        left, right = window_size[0], 0 if causal else window_size[1]
+        seen = ((behind >= -right) | (right < 0)) & ((behind <= left) | (left < 0))
         weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
         out[first:last] = torch.einsum("hqk,khd->qhd", weights, value)
     return out

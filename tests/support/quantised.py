@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -63,6 +64,21 @@ def save_quantised(kind: str, folder: Path, dtype: torch.dtype = torch.float32, 
         folder / "plain", dtype=dtype, quantization_config=_METHODS[kind](dtype), device_map={"": device}
     )
     return save_causal(model, folder)
+
+
+def unpacked(model: Any) -> Any:
+    """A float32 model with the weights that the layers of this one multiply by: what each gives for one-hot rows."""
+    config = copy.deepcopy(model.config)
+    del config.quantization_config
+    plain = torch.nn.Module.to(LlamaForCausalLM(config), model.device, torch.float32)
+    with torch.inference_mode():
+        for name, parameter in plain.named_parameters():
+            if isinstance(linear := plain.get_submodule(name.removesuffix(".weight")), torch.nn.Linear):
+                layer = model.get_submodule(name.removesuffix(".weight"))
+                parameter.copy_(layer(torch.eye(linear.in_features, dtype=model.dtype, device=model.device)).T)
+            else:
+                parameter.copy_(model.get_parameter(name))
+    return plain
 
 
 def _torchao(name: str, _: torch.dtype, **entries: Any) -> TorchAoConfig:

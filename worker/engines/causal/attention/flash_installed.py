@@ -47,7 +47,8 @@ class FlashInstalled:
             rows.most_keys,
             softmax_scale=scale,
             causal=True,
-            window_size=(-1 if window is None else window - 1, 0),
+            # Where `causal` says it all, nothing else may: only so are heads that share keys computed together.
+            window_size=(-1, -1) if window is None else (window - 1, 0),
             softcap=softcap or 0.0,
             block_table=rows.tables,
         )

@@ -44,8 +44,7 @@ class Kernel(Protocol):
 class FlashPages:
     """``kernel`` for every layer of a model that is not `unfit` for it."""
 
-    # As far as is known. None has been captured on a device yet.
-    capturable = False
+    capturable = True
     block_size = PAGE
 
     def __init__(self, kernel: Kernel) -> None:

@@ -20,6 +20,9 @@ class Varlen:
     ) -> torch.Tensor:
         """As `Kernel` has it."""
         del softcap
+        # A row's only new token may look at all keys; and where no side is bounded, heads that share keys are computed
+        # together.
+        to_the_right = -1 if window is None and rows.most_queries == 1 else 0
         answer = varlen_attn(
             query,
             pages.keys,
@@ -29,7 +32,7 @@ class Varlen:
             rows.most_queries,
             rows.most_keys,
             scale=scale,
-            window_size=(-1 if window is None else window - 1, 0),
+            window_size=(-1 if window is None else window - 1, to_the_right),
             enable_gqa=True,
             seqused_k=rows.lengths,
             block_table=rows.tables,
