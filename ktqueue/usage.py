@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from ktqueue.job import Job, JobState, Usage
 
@@ -79,9 +80,13 @@ class Bill:
         for job in jobs:
             self.add(job.tenant, job.model, state, None, 0.0)
 
+    def rows(self) -> list[tuple[Any, ...]]:
+        """For each tenant and model the fields of a `Use`."""
+        return [(*whose, *sums) for whose, sums in self._sums.items()]
+
     def uses(self) -> list[Use]:
-        """One for each tenant and model, in their order: so no two transactions wait for each other's rows."""
-        return [Use(*key, *self._sums[key]) for key in sorted(self._sums)]  # type: ignore[arg-type] # counts are whole
+        """One for each tenant and model."""
+        return [Use(*row) for row in self.rows()]
 
 
 def together(one: Use, other: Use) -> Use:

@@ -17,7 +17,15 @@ local waits, fair = 'ktq:waits:' .. model, 'ktq:fair:' .. model
 local function due(priority) return 'ktq:due:' .. model .. ':' .. priority end
 local function turns(priority) return 'ktq:turns:' .. model .. ':' .. priority end
 local function paid(priority) return 'ktq:paid:' .. model .. ':' .. priority end
-local function queue(priority, name) return 'ktq:queue:' .. model .. ':' .. priority .. ':' .. name end
+local starts = {{}}
+local function queue(priority, name)
+  local start = starts[priority]
+  if not start then
+    start = 'ktq:queue:' .. model .. ':' .. priority .. ':'
+    starts[priority] = start
+  end
+  return start .. name
+end
 local keys = 'ktq:keys:' .. model
 local function key_of(priority, tenant, name) return priority .. ' ' .. tenant .. ' ' .. name end
 

@@ -57,6 +57,7 @@ local function left_in(round) return #round.fresh + 1 - round.at + #round.served
 -- Of a tenant with bounded keys: a heap of its queues, each by the job that it gives next; false of others, and true
 -- until that was asked.
 local TAG, TENANT, WEIGHT, READ, GIVEN, WHOLE, PARTS = 1, 2, 3, 4, 5, 6, 7
+local NONE = {{}}
 
 local function round_of(priority)
   local round = rounds[priority]
@@ -68,11 +69,11 @@ local function round_of(priority)
   }}
   rounds[priority] = round
   local found = redis.call('ZRANGE', turns(priority), 0, limit + none_left - 1, 'WITHSCORES')
-  for at = 1, #found, 2 do fresh[#fresh + 1] = {{tonumber(found[at + 1]), found[at], 1, {{}}, 0, false, keyed}} end
+  for at = 1, #found, 2 do fresh[#fresh + 1] = {{tonumber(found[at + 1]), found[at], 1, NONE, 0, false, keyed}} end
   if guest and guest[1] == priority then
     local tag, here = tag_of(priority, guest[2])
     if not here then
-      local at, one = #fresh + 1, {{tag, guest[2], 1, {{}}, 0, false, keyed}}
+      local at, one = #fresh + 1, {{tag, guest[2], 1, NONE, 0, false, keyed}}
       while at > 1 and before(one, fresh[at - 1]) do at = at - 1 end
       table.insert(fresh, at, one)
     end
@@ -96,10 +97,16 @@ end
 local function reads(priority, one, index)
   local members = one[READ]
   while index >= #members and not one[WHOLE] do
-    local size = math.max(2, #members, index + 1 - #members)
-    local more = redis.call('ZRANGE', queue(priority, one[TENANT]), #members, #members + size - 1)
+    local had = #members
+    local size = math.max(2, had, index + 1 - had)
+    local more = redis.call('ZRANGE', queue(priority, one[TENANT]), had, had + size - 1)
     one[WHOLE] = #more < size
-    for _, member in ipairs(more) do members[#members + 1] = member end
+    if had == 0 then
+      members = more
+      one[READ] = more
+    else
+      for at = 1, #more do members[had + at] = more[at] end
+    end
   end
   return members[index + 1]
 end

@@ -165,6 +165,16 @@ stored_by_key = sa.Table(
 )
 """The same of those that came with a key, once more."""
 
+journal = sa.Table(
+    "journal",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("day", sa.Integer, nullable=False),
+    _document("uses"),
+    _document("sizes"),
+)
+"""What transactions that ended or deleted jobs add to the three above: one row each, until it is posted."""
+
 webhook_endpoints = sa.Table(
     "webhook_endpoints",
     metadata,

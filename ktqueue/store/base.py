@@ -253,6 +253,9 @@ class Store(Protocol):
         Jobs that are deleted stay in it.
         """
 
+    def post(self) -> None:
+        """Add up what was used and is stored. Whoever reads these sums does so first; it is to be little then."""
+
     def delete(self, job_id: str) -> bool:
         """Delete a terminal job and all that belongs to it, told or not; whether one was deleted."""
 

@@ -13,7 +13,7 @@ from ktqueue.job import Attempt, Job, JobState, Verdict, ended_size, owners_of
 from ktqueue.priority_class import Entry
 from ktqueue.sql.clock import Clock
 from ktqueue.sql.database import Database
-from ktqueue.store import billing, claiming, counting, noting, statements, storing
+from ktqueue.store import claiming, counting, journal, noting, statements
 from ktqueue.store.base import (
     Census,
     Due,
@@ -209,8 +209,7 @@ class SqlStore:
             bill = Bill()
             for job, verdict, _ in ended:
                 bill.add(job.tenant, job.model, verdict.state, verdict.usage, verdict.device_s or 0.0)
-            billing.write(connection, bill)
-            storing.add(connection, ((job.tenant, job.key, size) for job, _, size in ended))
+            journal.enter(connection, [(job.tenant, job.key, size) for job, _, size in ended], bill)
         return {job.id for job, _ in fenced}
 
     def tell_progress(self, token: str, progress: Mapping[str, float]) -> None:
@@ -319,18 +318,30 @@ class SqlStore:
 
     def tenant_census(self) -> list[Census]:
         """Every tenant with at least one job queued or running, or with ended ones that take some bytes."""
+        self.post()
         with self._database.reader() as connection:
             return [Census(*row) for row in connection.execute(counting.TENANT_CENSUS)]
 
     def key_census(self) -> list[Census]:
         """The same of keys."""
+        self.post()
         with self._database.reader() as connection:
             return [Census(*row) for row in connection.execute(counting.KEY_CENSUS)]
 
     def usage(self, query: UsageQuery) -> list[DayOfUse]:
         """What was used, by day, tenant and model."""
+        self.post()
         with self._database.reader() as connection:
-            return [billing.day_of(row) for row in connection.execute(billing.search(query))]
+            return [journal.day_of(row) for row in connection.execute(journal.search(query))]
+
+    def post(self) -> None:
+        """Add up what is entered by now."""
+        with self._database.reader() as connection:
+            last = connection.execute(journal.LAST).scalar_one()
+        more = last is not None
+        while more:
+            with self._database.transaction() as connection:
+                more = journal.post(connection, last)
 
     def delete(self, job_id: str) -> bool:
         """Delete a terminal job, its attempts and its idempotency keys; whether one was deleted."""
@@ -383,15 +394,14 @@ def _end(connection: sa.Connection, jobs: Sequence[Job], state: JobState, note: 
     note(jobs)
     bill = Bill()
     bill.add_unheard(jobs, state)
-    billing.write(connection, bill)
-    storing.add(connection, ((job.tenant, job.key, job.size) for job in jobs))
+    journal.enter(connection, [(job.tenant, job.key, job.size) for job in jobs], bill)
 
 
-def _forget(connection: sa.Connection, ids: Sequence[str], freed: Sequence[storing.Size]) -> None:
+def _forget(connection: sa.Connection, ids: Sequence[str], freed: Iterable[journal.Size]) -> None:
     """What goes with jobs that were deleted; ``freed`` is what they took."""
     for statement in statements.FORGET:
         connection.execute(statement, {"ids": list(ids)})
-    storing.add(connection, freed)
+    journal.enter(connection, freed)
 
 
 def _own_webhooks(changed: Iterable[Job | Running]) -> bool:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ import sqlalchemy as sa
 from ktqueue import migrate
 from ktqueue.errors import ConfigurationError, StoreUnavailable
 from ktqueue.job import Job, Task
-from ktqueue.sql.tables import metadata
+from ktqueue.sql.tables import metadata, stored, stored_by_key, usage
 from ktqueue.store.sql import SqlStore
+from ktqueue.usage import DAY_MS, UsageQuery
 
 SCHEMA = {
     "sqlite": "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%' AND sql IS NOT NULL",
@@ -98,6 +100,29 @@ def test_an_upgrade_keeps_what_is_there(empty_url: str) -> None:
     store.add([job])
     migrate.upgrade(empty_url)
     assert store.get("job_1") == job
+    store.close()
+
+
+def test_a_downgrade_keeps_what_was_used_and_not_yet_added_up(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    store = SqlStore(empty_url)
+    for number in range(3):
+        tenant, key = ("a", "key_1") if number else ("b", None)
+        job = Job(f"job_{number}", "echo", Task.ECHO, input={}, params={}, created_at=0, rank=0.0)
+        store.add([replace(job, tenant=tenant, key=key, size=100)])
+        store.cancel(job.id)
+        if not number:
+            store.post()
+    migrate.downgrade(empty_url, "0014")
+    engine = sa.create_engine(empty_url)
+    with engine.connect() as connection:
+        assert connection.execute(sa.select(usage.c.tenant, usage.c.cancelled)).all() == [("b", 1), ("a", 2)]
+        assert dict(connection.execute(sa.select(stored)).all()) == {"a": 200, "b": 100}
+        assert connection.execute(sa.select(stored_by_key)).all() == [("key_1", 200)]
+    engine.dispose()
+    migrate.upgrade(empty_url)
+    query = UsageQuery(0, store.now() // DAY_MS)
+    assert {day.use.tenant: day.use.cancelled for day in store.usage(query)} == {"a": 2, "b": 1}
     store.close()
 
 

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -16,12 +17,14 @@ from sqlalchemy.dialects import sqlite
 
 from ktqueue.errors import ConfigurationError, StoreUnavailable
 from ktqueue.job import Job, JobState, Task, new_job_id
+from ktqueue.sql import tables
 from ktqueue.sql.bounded import BoundedConnection
 from ktqueue.sql.clock import Clock
-from ktqueue.store import claiming, counting, statements
-from ktqueue.store.base import JobQuery
+from ktqueue.store import claiming, counting, journal, statements
+from ktqueue.store.base import JobQuery, Queued
 from ktqueue.store.rows import row_of
 from ktqueue.store.sql import SqlStore
+from ktqueue.usage import DAY_MS, UsageQuery
 from tests.support.stack import until
 
 
@@ -58,6 +61,49 @@ def test_a_clock_asks_again_after_five_seconds() -> None:
     monotonic += 1.0
     assert clock.now() == 2_000_000
     assert len(asked) == 2
+
+
+# --- the journal -----------------------------------------------------------------------------------------------
+
+
+def entries(store: SqlStore) -> int:
+    with store._database.reader() as connection:
+        return int(connection.execute(sa.select(sa.func.count()).select_from(tables.journal)).scalar_one())
+
+
+def end_one_by_one(store: SqlStore, count: int) -> None:
+    jobs = [new_job(store) for _ in range(count)]
+    store.add(jobs)
+    for job in jobs:
+        store.cancel(job.id)
+
+
+def test_any_number_of_entries_is_posted(sql_store: SqlStore) -> None:
+    end_one_by_one(sql_store, journal.ENTRIES + 3)
+    assert entries(sql_store) == journal.ENTRIES + 3
+    sql_store.post()
+    assert entries(sql_store) == 0
+    today = sql_store.now() // DAY_MS
+    days = sql_store.usage(UsageQuery(today - 1, today))
+    assert sum(day.use.cancelled for day in days) == journal.ENTRIES + 3
+
+
+def test_a_batch_of_many_tenants_jobs_is_one_entry(sql_store: SqlStore) -> None:
+    jobs = [replace(new_job(sql_store), tenant=f"tenant-{number}") for number in range(20)]
+    sql_store.add(jobs)
+    sql_store.cancel_queued(Queued("echo"), 100)
+    assert entries(sql_store) == 1
+    today = sql_store.now() // DAY_MS
+    assert len(sql_store.usage(UsageQuery(today - 1, today))) == 20
+
+
+def test_what_is_entered_is_undone_with_the_end_it_belongs_to(sql_store: SqlStore) -> None:
+    job = new_job(sql_store)
+    sql_store.add([job])
+    with pytest.raises(RuntimeError), sql_store._noting() as (connection, _):  # noqa: PT012 - in one transaction
+        journal.enter(connection, [(job.tenant, None, 7)])
+        raise RuntimeError
+    assert entries(sql_store) == 0
 
 
 # --- failures --------------------------------------------------------------------------------------------------

@@ -105,3 +105,16 @@ def test_many_who_end_jobs_at_once_lose_none(store: Store) -> None:
     uses = used(store)
     assert sum(use.succeeded for use in uses) == 16
     assert sum(use.device_seconds for use in uses) == 8.0
+
+
+def test_many_may_post_at_once_while_others_end_jobs(store: Store) -> None:
+    jobs = [job for number in range(6) for job in running(store, 3, tenant=f"t{number % 4}")]
+    ends = [partial(store.finish, [verdict(job, usage=Usage(1, 2), device_s=0.25)]) for job in jobs]
+    in_parallel(*ends[:9], store.post, store.post, partial(used, store))
+    in_parallel(*ends[9:], store.post, partial(used, store), store.tenant_census)
+    uses = used(store)
+    assert [use.tenant for use in uses] == ["t0", "t1", "t2", "t3"]
+    assert sum(use.succeeded for use in uses) == sum(use.prompt_tokens for use in uses) == 18
+    assert sum(use.device_seconds for use in uses) == 4.5
+    store.post()
+    assert used(store) == uses
