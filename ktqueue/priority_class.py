@@ -32,6 +32,10 @@ class Entry:
         """The name of the queue in which it lies: its key, or its tenant."""
         return self.key or self.tenant
 
+    def of_tenant(self) -> Entry:
+        """The same in its tenant's own queue."""
+        return Entry(self.model, self.id, self.rank, self.tenant, self.priority, self.cost, self.due_at)
+
 
 def entry_of(job: Job, due_at: int) -> Entry:
     """The place of a job that is due since ``due_at``."""

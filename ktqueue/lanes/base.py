@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
 from ktqueue.errors import LanesUnavailable, StoreUnavailable
@@ -118,7 +118,7 @@ def placed(entries: Sequence[Entry], bounded: Bounded) -> Sequence[Entry]:
         keys = bounded()
     except StoreUnavailable as error:
         raise LanesUnavailable(f"nobody knows which keys are bounded: {error}") from error
-    return [entry if entry.key in keys else replace(entry, key=None) for entry in entries]
+    return [entry if entry.key in keys else entry.of_tenant() for entry in entries]
 
 
 class Lanes(Protocol):
