@@ -15,6 +15,7 @@ from api.catalogue import CatalogueResource
 from api.deliveries import Deliveries
 from api.docs import Docs
 from api.events import JobEvents
+from api.foreign import foreign
 from api.health import HealthResource
 from api.http_metrics import HttpMetrics
 from api.jobs import Jobs
@@ -56,7 +57,7 @@ def create_app(services: ApiServices, counted: Path | None = None) -> Flask:
     Docs(services).register(app)
     Keys(services).register(app)
     Tenants(services).register(app)
-    auth.register(app, services.access, services.quotas, OPERATIONS)
+    auth.register(app, services.access, services.quotas, OPERATIONS, foreign(services.settings.hosts))
     return app
 
 

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from flask import Flask, Response, g
 from flask.globals import request_ctx
 
+from api.foreign import Check
 from api.operation import Operation
 from ktqueue.access import Access
-from ktqueue.errors import Forbidden, ForeignPage
+from ktqueue.errors import Forbidden
 from ktqueue.quotas import Quotas, Standing
 from ktqueue.rates.base import WINDOW_S
 from ktqueue.tenant import Caller, Scope
 
 UNDOCUMENTED = frozenset({"home", "openapi", "docs", "docs_file"})
 """What tells of the API, and is for everybody."""
-_SAFE = frozenset({"GET", "HEAD"})
 _VARIABLE = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
-def register(app: Flask, access: Access, quotas: Quotas, operations: Iterable[Operation]) -> None:
+def register(app: Flask, access: Access, quotas: Quotas, operations: Iterable[Operation], check: Check) -> None:
     """Ask of each request who sent it, but for those that are for everybody. Call it once every route is there.
+
+    What is sent without a key has to pass the ``check``.
 
     Raises KeyError for a route that no operation tells of, so that none is open by mistake.
     """
@@ -38,24 +39,14 @@ def register(app: Flask, access: Access, quotas: Quotas, operations: Iterable[Op
         if scope is None and here.endpoint is not None and asked in scopes:
             return
         g.caller = sender = access.caller(here.environ.get("HTTP_AUTHORIZATION"))
-        if sender.key is None and here.method not in _SAFE:
-            _refuse_foreign(here.environ)
+        if sender.key is None:
+            check(here.method, here.environ)
         if scope is not None and scope not in sender.scopes:
             raise Forbidden(scope)
         g.standings = quotas.request(sender)
 
     app.before_request(identify)
     app.after_request(_tell_standings)
-
-
-def _refuse_foreign(environ: Mapping[str, Any]) -> None:
-    """A page of any site can have its reader's browser send a POST to his own machine, where no key keeps it out.
-
-    Browsers say whose page it is. What reads, it can't: no answer here allows another site to see it.
-    """
-    origin = environ.get("HTTP_ORIGIN")
-    if origin is not None and origin.partition("://")[2].lower() != environ.get("HTTP_HOST", "").lower():
-        raise ForeignPage("a web page of another site may not change anything here, unless it sends a key")
 
 
 def _tell_standings(response: Response) -> Response:

@@ -33,6 +33,7 @@ from ktqueue.errors import (
     TooLate,
     Unauthenticated,
     Unavailable,
+    UnknownHost,
     UnknownModel,
 )
 
@@ -105,6 +106,7 @@ STATUS: Mapping[type[KtqueueError], HTTPStatus] = {
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
     ForeignPage: HTTPStatus.FORBIDDEN,
+    UnknownHost: HTTPStatus.FORBIDDEN,
     UnknownModel: HTTPStatus.NOT_FOUND,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,

@@ -11,6 +11,7 @@
     ├── Unauthenticated         no valid key
     ├── Forbidden               a valid key that lacks a scope; carries it
     ├── ForeignPage             a web page of another site would change something, and nobody is asked for keys
+    ├── UnknownHost             asked for by a name that may be anybody's, and nobody is asked for keys
     ├── NotFound                no such job (or no longer)
     ├── Conflict                the job's state does not allow this
     ├── QueueFull               the lane has its limit; carries when to try again
@@ -98,6 +99,12 @@ class ForeignPage(KtqueueError):
     """A browser sent it for a page of another site, which may do nothing in its user's name."""
 
     code = "foreign_page"
+
+
+class UnknownHost(KtqueueError):
+    """It was sent to a name that nobody said leads here: another site's, perhaps, for a page that a browser shows."""
+
+    code = "unknown_host"
 
 
 class NotFound(KtqueueError):

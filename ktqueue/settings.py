@@ -21,6 +21,7 @@ API_KEY = f"{PREFIX}API_KEY"
 """A client's, and no setting of the service."""
 SECRET = frozenset({"secret_key"})
 """Settings that no message may repeat."""
+NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 KEYS = re.compile(r"\s*[A-Za-z0-9+/]{43}=\s*(,\s*[A-Za-z0-9+/]{43}=\s*)*")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -41,6 +42,11 @@ class Settings(BaseModel):
         default="auto",
         description="Whether the API asks for keys. `auto`: wherever others can reach it, on loopback once there is a "
         "key. `false`: whoever reaches it may do everything, so only trusted clients must.",
+    )
+    hosts: str = Field(
+        default="",
+        description="Further names by which the API may be asked without a key, comma separated. By addresses, names "
+        "without a dot and those of private networks (`.internal`, `.local`, …) it always may.",
     )
     port: Annotated[int, Field(ge=1, le=65_535)] = Field(default=8000, description="Port the API listens on.")
     database_url: str = Field(
@@ -131,6 +137,15 @@ class Settings(BaseModel):
             return value.expanduser().absolute()
         except RuntimeError as error:
             raise PydanticCustomError("no_home", "begins with ~, and nobody knows whose home that is") from error
+
+    @field_validator("hosts")
+    @classmethod
+    def _names(cls, value: str) -> str:
+        for name in filter(None, map(str.strip, value.split(","))):
+            if not NAME.fullmatch(name):
+                said = "{name} is no host name, which has no scheme and no port"
+                raise PydanticCustomError("no_name", said, {"name": name})
+        return value
 
     @field_validator("heartbeat_seconds")
     @classmethod

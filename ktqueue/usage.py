@@ -85,8 +85,8 @@ class Bill:
         return [(*whose, *sums) for whose, sums in self._sums.items()]
 
     def uses(self) -> list[Use]:
-        """One for each tenant and model."""
-        return [Use(*row) for row in self.rows()]
+        """One for each tenant and model, in their order."""
+        return [Use(*row) for row in sorted(self.rows())]
 
 
 def together(one: Use, other: Use) -> Use:

@@ -417,6 +417,32 @@ def test_a_page_of_another_site_changes_nothing(api: Api, origin: str) -> None:
     assert json_of(api.client.get("/api/v1/lanes"), 200)["data"][0]["mode"] == "open"
 
 
+@pytest.mark.parametrize(
+    "host", ["evil.example", "EVIL.example:8000", "localhost.evil.example.", "127.0.0.1.evil.example"]
+)
+def test_a_name_of_another_site_is_not_answered(api: Api, host: str) -> None:
+    for answer in (
+        api.client.get("/api/v1/jobs", headers={"Host": host}),
+        api.client.post(PAUSE, headers={"Host": host, "Origin": f"http://{host}"}),
+    ):
+        assert problem_of(answer, 403)["code"] == "unknown_host"
+    assert json_of(api.client.get("/api/v1/lanes"), 200)["data"][0]["mode"] == "open"
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:8000", "127.0.0.1:8000", "[::1]:8000", "api", "10.1.2.3", "gpu.internal", "q.localhost.", ""]
+)
+def test_a_name_that_can_be_nobody_elses_is(api: Api, host: str) -> None:
+    json_of(api.client.get("/api/v1/jobs", headers={"Host": host}), 200)
+
+
+def test_more_names_can_be_given() -> None:
+    api = Api(hosts="queue.example.com, Other.Example.")
+    for host in ("queue.example.com", "Queue.example.com.:443", "other.example"):
+        json_of(api.client.get("/api/v1/jobs", headers={"Host": host}), 200)
+    problem_of(api.client.get("/api/v1/jobs", headers={"Host": "x.other.example"}), 403)
+
+
 @pytest.mark.parametrize("headers", [{}, {"Origin": "http://localhost"}, {"Origin": "https://LOCALHOST"}])
 def test_whoever_is_no_page_of_another_site_may(api: Api, headers: dict[str, str]) -> None:
     assert json_of(api.client.post(PAUSE, headers=headers), 200)["mode"] == "paused"

@@ -73,6 +73,8 @@ def test_each_variable_is_read() -> None:
         ("webhook_timeout_seconds", "0", "greater than 0"),
         ("webhook_disable_days", "0", "greater than or equal to 1"),
         ("require_keys", "maybe", "should match pattern"),
+        ("hosts", "queue.example.com, https://other.example", "is no host name, which has no scheme and no port"),
+        ("hosts", "queue.example.com:443", "is no host name"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str, said: str) -> None:
