@@ -77,7 +77,6 @@ class Sweep:
 
     def __call__(self) -> Repairs:
         """One round. Raises StoreUnavailable or LanesUnavailable: the next round does what this one could not."""
-        self._store.post()
         repairs = Repairs(
             recovered=self._recovery.of_the_dead() + self._recovery.of_the_silent(),
             expired=self._expire_overdue() + self._expire_late(),
@@ -86,6 +85,7 @@ class Sweep:
             pruned=self._retention(),
             redelivered=self._redelivery(),
         )
+        self._store.post()
         if repairs != Repairs(0, 0, 0, 0):
             logger.info("%s", repairs)
         return repairs

@@ -2,8 +2,8 @@
 
 Whoever ends or deletes jobs enters what that adds up to into the journal, in one row, whoever they belong to. Rows are
 posted later, many at once, to a row for each tenant, model and day (`usage`) and to one for each tenant and key
-(`stored`, `stored_by_key`): by the sweep, and before anybody reads these. So a batch of a hundred tenants' jobs costs
-no more to end than one tenant's, and no two workers ever wait for the same tenant's row.
+(`stored`, `stored_by_key`): by the sweep, and before anybody reads these. So a batch of a hundred tenants' jobs writes
+no more rows than one tenant's, and no two workers ever wait for the same tenant's row.
 
 Jobs that wait or run are counted from their own rows. Those that ended may be millions, so nobody counts them: what
 one adds to the sum is written in its row, too, and just that is taken off when it is deleted.
@@ -28,7 +28,7 @@ Size: TypeAlias = tuple[str, str | None, int]
 """A job's tenant, its key, and how many bytes it takes, or frees."""
 
 ENTRIES = 100
-"""So many are posted in one transaction: some hundredths of a second."""
+"""So many are posted in one transaction: up to a tenth of a second, if each is of hundreds of tenants."""
 
 _NAMES = [field.name for field in fields(Use)]
 _OF_USAGE = ["day", *_NAMES]

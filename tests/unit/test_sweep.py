@@ -449,3 +449,16 @@ def test_the_weights_of_tenants_are_told_to_the_lanes(scene: Scene) -> None:
 
     tenants = [job.tenant for job in scene.claim(18)]
     assert (tenants.count("a"), tenants.count("b")) == (12, 6)
+
+
+def test_what_was_used_is_added_up_when_all_else_is_done(scene: Scene) -> None:
+    jobs = many(scene, 2)
+    scene.claim()
+    scene.dead.add("worker of t")
+    scene.sql.go("post")
+    with pytest.raises(StoreUnavailable):
+        scene.sweep()
+    assert {scene.intake.get(job.id, job.tenant).state for job in jobs} == {JobState.QUEUED}
+    scene.sql.come_back()
+    scene.sweep()
+    assert scene.sql.calls["post"] == 2
