@@ -29,6 +29,7 @@ class Herald:
         self._every_s = every_s
         self._sleep = sleep
         self._stopped = False
+        self._telling = threading.Lock()
 
     def start(self) -> None:
         """Tell from a thread of its own, for as long as this process lives or until it is stopped."""
@@ -45,8 +46,9 @@ class Herald:
         self._stopped = True
 
     def tell(self) -> None:
-        """Once. Best effort: it is told again."""
+        """Once. Best effort: it is told again. Whichever thread it is told from, what is newer is told later."""
         try:
-            self._presence.tell(self._describe(), for_ms=int(MISSED * self._every_s * 1000))
+            with self._telling:
+                self._presence.tell(self._describe(), for_ms=int(MISSED * self._every_s * 1000))
         except LanesUnavailable as error:
             logger.debug("nobody is told that this slot lives: %s", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -173,3 +174,31 @@ def test_a_herald_that_is_stopped_tells_no_more() -> None:
     herald = Herald(presence, lambda: SLOT, every_s=2, sleep=sleep)
     herald.run()
     assert [each.age_ms for each in presence.slots()] == [2_000]
+
+
+def test_a_word_on_its_way_does_not_overtake_a_newer_one() -> None:
+    """The herald's thread has seen that the slot starts; before it says so, the slot is ready and says that itself."""
+    presence = MemoryPresence(Clock().now)
+    looked, told = threading.Event(), threading.Event()
+    state = SlotState.STARTING
+
+    def describe() -> Slot:
+        seen = replace(SLOT, state=state)
+        if threading.current_thread() is thread:
+            looked.set()
+            # Not told meanwhile: this wait ends in vain, unless the newer word goes first.
+            told.wait(0.05)
+        return seen
+
+    def stop(_: float) -> None:
+        herald.stop()
+
+    herald = Herald(presence, describe, every_s=2, sleep=stop)
+    thread = threading.Thread(target=herald.run)
+    thread.start()
+    looked.wait()
+    state = SlotState.READY
+    herald.tell()
+    told.set()
+    thread.join()
+    assert [each.state for each in slots(presence.slots())] == [SlotState.READY]
