@@ -17,6 +17,7 @@ if ARGV[3] ~= '' then
   left, bounded = cjson.decode(ARGV[3]), true
   for _, more in pairs(left) do none_left = none_left + (more <= 0 and 1 or 0) end
 end
+local TAKEN_OUT = 8
 local pulled, sums, by_class = {}, {}, {}
 local function pull(priority, id, cost)
   pulled[#pulled + 1] = id
@@ -28,22 +29,62 @@ local function pull(priority, id, cost)
   theirs[#theirs + 1] = id
   sums[priority] = sums[priority] + cost
 end
+
+-- Who is alone, in a class that nobody gets a turn between, gives all at once.
+local function give_all(priority)
+  local round = rounds[priority]
+  local one, is_fresh = first_of(round)
+  local most, tag, given = math.min(limit - #pulled, left[one[TENANT]] or limit), one[TAG], one[GIVEN]
+  local stays = reads(priority, one, given + most)
+  for at = given + 1, math.min(given + most, #one[READ]) do
+    local id, cost = id_and_cost(one[READ][at])
+    round.time = math.max(round.time, tag)
+    tag = tag + cost / one[WEIGHT]
+    pull(priority, id, cost)
+  end
+  serve(round, one, is_fresh, math.min(most, #one[READ] - given), tag, stays)
+end
+
+-- Many, in such a class, give about one each: it is quicker to take that out at once than to look first.
+local function give_each(priority)
+  local round, ids, sum = rounds[priority], by_class[priority] or {}, sums[priority] or 0
+  local fresh, served, all_served, time = round.fresh, round.served, round.all_served, round.time
+  local at, start = round.at, queue(priority, '')
+  while #pulled < limit do
+    local one, other = fresh[at], served[1]
+    if other and not (one and before(one, other)) then one = other end
+    if not one then break end
+    local key, tag = start .. one[TENANT], one[TAG]
+    local member = redis.call('ZPOPMIN', key)[1]
+    local stays = redis.call('EXISTS', key) == 1
+    local space = string.find(member, ' ', 1, true)
+    local id, cost = string.sub(member, 1, space - 1), tonumber(string.sub(member, space + 1))
+    pulled[#pulled + 1] = id
+    ids[#ids + 1] = id
+    sum = sum + cost
+    if tag > time then time = tag end
+    one[TAG] = tag + cost / one[WEIGHT]
+    if one == other then
+      if stays then sink(served) else drop_first(served) end
+    else
+      at = at + 1
+      all_served[#all_served + 1] = one
+      if stays then push(served, one) end
+    end
+    one[TAKEN_OUT], one[WHOLE] = true, not stays
+  end
+  round.at, round.time, by_class[priority], sums[priority] = at, time, ids, sum
+end
+
 while #pulled < limit do
   local priority = choose()
   if not priority then break end
   local round = round_of(priority)
-  if all_calm and left_in(round) == 1 and not (keyed and parts_of(priority, (first_of(round)))) then
-    -- Who is alone, in a class that nobody gets a turn between, gives all at once.
-    local one, is_fresh = first_of(round)
-    local most, tag, given = math.min(limit - #pulled, left[one[TENANT]] or limit), one[TAG], one[GIVEN]
-    local stays = reads(priority, one, given + most)
-    for at = given + 1, math.min(given + most, #one[READ]) do
-      local id, cost = id_and_cost(one[READ][at])
-      round.time = math.max(round.time, tag)
-      tag = tag + cost / one[WEIGHT]
-      pull(priority, id, cost)
-    end
-    serve(round, one, is_fresh, math.min(most, #one[READ] - given), tag, stays)
+  local many = left_in(round)
+  if all_calm and many == 1 and not (keyed and parts_of(priority, (first_of(round)))) then
+    give_all(priority)
+  elseif all_calm and not bounded and not keyed and #round.served == 0 and many >= limit - #pulled then
+    give_each(priority)
   else
     local _, _, id, cost = give(priority)
     pull(priority, id, cost)
@@ -64,6 +105,7 @@ redis.call('HSET', fair, 'since_aged', since_aged, 'last_aged', last_aged)
 local function take_given(priority, one)
   local tenant = one[TENANT]
   if not one[PARTS] then
+    if one[TAKEN_OUT] then return one[WHOLE] end
     redis.call('ZREMRANGEBYRANK', queue(priority, tenant), 0, one[GIVEN] - 1)
     return one[WHOLE] and #one[READ] == one[GIVEN]
   end

@@ -25,6 +25,11 @@ def is_state(state: JobState) -> sa.ColumnElement[bool]:
     return jobs.c.state == sa.literal_column(f"'{state}'", sa.Text)
 
 
+def unsuccessful() -> sa.ColumnElement[bool]:
+    """Of jobs that have ended in another way than well; spelled out for planners, too."""
+    return jobs.c.finished_at.is_not(None) & (jobs.c.state != sa.literal_column(f"'{JobState.SUCCEEDED}'", sa.Text))
+
+
 def _tenant(*, primary_key: bool = False) -> sa.Column[str]:
     return sa.Column("tenant", sa.Text, primary_key=primary_key, nullable=False, server_default=DEFAULT_TENANT)
 
@@ -306,8 +311,9 @@ _partial(
 _partial("jobs_running", is_state(JobState.RUNNING), *(jobs.c[name] for name in ("model", "tenant", "state", "key")))
 _partial("jobs_scheduled", is_state(JobState.QUEUED) & jobs.c.run_at.is_not(None), jobs.c.run_at)
 _partial("jobs_deadline", jobs.c.deadline_at.is_not(None) & jobs.c.finished_at.is_(None), jobs.c.deadline_at)
-# Lists, newest first. The model rides along: a list of one model's jobs then passes over the others in the index.
-_partial("jobs_finished", jobs.c.finished_at.is_not(None), jobs.c.tenant, jobs.c.state, jobs.c.id)
+# Lists, newest first. The model rides along: a list of one model's jobs then passes over the others in the index. Those
+# that succeeded are looked for among all: with many tenants, each would cost a page more to write as it ends.
+_partial("jobs_unsuccessful", unsuccessful(), jobs.c.tenant, jobs.c.state, jobs.c.id)
 sa.Index("jobs_tenant", jobs.c.tenant, jobs.c.id, jobs.c.model)
 sa.Index("endpoints_tenant", webhook_endpoints.c.tenant, webhook_endpoints.c.id)
 sa.Index("deliveries_tenant", deliveries.c.tenant, deliveries.c.id)

@@ -22,6 +22,7 @@ from ktqueue.sql.tables import (
     in_state,
     is_state,
     jobs,
+    unsuccessful,
 )
 from ktqueue.store.base import JobQuery, Queued
 from ktqueue.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS, NEW_ROW, Running
@@ -315,8 +316,8 @@ def _conditions(query: JobQuery) -> list[sa.ColumnElement[bool]]:
         found.append(jobs.c.tenant == query.tenant)
     if len(query.states) == 1:
         found.append(jobs.c.state == str(query.states[0]))
-        if query.states[0].terminal:
-            found.append(jobs.c.finished_at.is_not(None))  # what the index on finished jobs covers
+        if query.states[0].terminal and query.states[0] is not JobState.SUCCEEDED:
+            found.append(unsuccessful())  # what their index covers
     elif query.states:
         found.append(jobs.c.state.in_([str(state) for state in query.states]))
     if query.model is not None:

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any, TypeVar
 
 import pytest
@@ -189,6 +189,69 @@ def test_memory_and_redis_agree_on_any_history(client: Client) -> None:
         BothLanes,
         settings=settings(
             max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+CROWD = [f"tenant-{number}" for number in range(10)]
+
+
+class Crowd(RuleBasedStateMachine):
+    """More tenants than a pull has turns, none of them bounded; most of them with a job or two."""
+
+    client: Client
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushall()
+        self.numbers = count()
+        self.redis = RedisLanes(self.client, lambda _: None)
+        self.memory = MemoryLanes(lambda _: None, now)
+
+    def both(self, call: Callable[[Lanes], Answer]) -> Answer:
+        answer = call(self.memory)
+        assert call(self.redis) == answer
+        return answer
+
+    @rule(
+        tenants=st.lists(st.sampled_from(CROWD), min_size=5, max_size=20),
+        costs=st.lists(COSTS, min_size=1, max_size=3),
+        priority=st.sampled_from([5, 5, 5, 0, 9]),
+    )
+    def add(self, tenants: list[str], costs: list[int], priority: int) -> None:
+        jobs = zip(self.numbers, tenants, cycle(costs))
+        entries = [entry(number, tenant, cost=cost, priority=priority) for number, tenant, cost in jobs]
+        self.both(lambda lanes: lanes.add(entries))
+
+    @rule(limit=st.integers(1, 12))
+    def pull(self, limit: int) -> None:
+        self.both(lambda lanes: lanes.pull("m", limit))
+
+    @rule(tenant=st.sampled_from(CROWD), estimate=COSTS, cost=COSTS)
+    def count_finished(self, tenant: str, estimate: int, cost: int) -> None:
+        told = ended(1, tenant=tenant, priority=5, estimate=estimate, cost=cost)
+        self.both(lambda lanes: lanes.count_finished("m", told))
+
+    @rule(weights=st.dictionaries(st.sampled_from(CROWD), st.sampled_from([0.5, 2.0, 0.1, 3.0])))
+    def tell_weights(self, weights: dict[str, float]) -> None:
+        self.both(lambda lanes: lanes.tell_weights(weights))
+
+    @invariant()
+    def all_is_the_same(self) -> None:
+        self.both(lambda lanes: (lanes.view("m").depth, lanes.view("m").cost))
+        self.both(lambda lanes: [lanes.ahead_of(entry(10**7, tenant)) for tenant in (CROWD[0], CROWD[9], "new")])
+
+    def teardown(self) -> None:
+        self.both(lambda lanes: lanes.pull("m", 1_000))
+        assert set(self.client.scan_iter("ktq:[wqtdk]*:m*")) == set()
+
+
+def test_they_agree_on_a_crowd(client: Client) -> None:
+    Crowd.client = client
+    run_state_machine_as_test(
+        Crowd,
+        settings=settings(
+            max_examples=60, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 

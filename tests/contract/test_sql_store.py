@@ -409,8 +409,9 @@ def test_sqlite_counts_from_indexes_alone(
         (JobQuery(tenant="a", model="a"), "SEARCH jobs USING INDEX jobs_tenant (tenant=?)"),
         (
             JobQuery(tenant="a", states=[JobState.FAILED]),
-            "SEARCH jobs USING INDEX jobs_finished (tenant=? AND state=?)",
+            "SEARCH jobs USING INDEX jobs_unsuccessful (tenant=? AND state=?)",
         ),
+        (JobQuery(tenant="a", states=[JobState.SUCCEEDED]), "SEARCH jobs USING INDEX jobs_tenant (tenant=?)"),
         (JobQuery(ids=["job_1"]), BY_ID),
     ],
 )
