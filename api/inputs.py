@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from api.shapes import Shape, exactly_one
+from ktqueue.chances import MOST_CHANCES, too_many_chances
 from ktqueue.models import TaskName
 from ktqueue.times import unix_ms
 from ktqueue.webhook import SUBSCRIBABLE, EventType, events_named
@@ -25,6 +26,7 @@ MOST_STOP_TOKENS = 64
 MOST_BIASES = 300
 LARGEST_BIAS = 100
 MOST_TOKENS = 32_768
+MOST_TOP = 20
 MOST_METADATA = 16
 LONGEST_DEADLINE_S = 30 * 86_400
 LONGEST_DESCRIPTION = 512
@@ -109,6 +111,12 @@ class GenerateInput(TypedDict, total=False):
     messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
 
 
+_TOP = (
+    "Tell so many of the likeliest too, at each token. "
+    f"Where chances are told, n * max_tokens * (1 + top_logprobs) is at most {MOST_CHANCES:,}."
+)
+
+
 @with_config(STRICT)
 class GenerateParams(TypedDict, total=False):
     """How the text is made. Left out, decoding is greedy."""
@@ -128,8 +136,15 @@ class GenerateParams(TypedDict, total=False):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2, description="The same, for each time it has them.")]
     logit_bias: Annotated[Biases, Field(description="Added to the logits of these tokens.")]
     logprobs: Annotated[bool, Field(description="Tell each token and the logarithm of its chance; false if left out.")]
-    top_logprobs: Annotated[int, Field(ge=0, le=20, description="Tell so many of the likeliest too, at each token.")]
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP, description=_TOP)]
     n: Annotated[int, Field(ge=1, le=16, description="How many texts to make; 1 if left out.")]
+
+
+def _few_chances(params: JsonObject) -> JsonObject:
+    why = too_many_chances(params)
+    if why is not None:
+        raise PydanticCustomError("chances", "{why}", {"why": why})
+    return params
 
 
 @with_config(_one_of("text", "texts"))
@@ -302,7 +317,8 @@ class TaskShapes:
 
 TASKS: Mapping[TaskName, TaskShapes] = {
     "generate": TaskShapes(
-        Shape(GenerateInput, at="input", check=exactly_one("prompt", "messages")), Shape(GenerateParams, at="params")
+        Shape(GenerateInput, at="input", check=exactly_one("prompt", "messages")),
+        Shape(GenerateParams, at="params", check=_few_chances),
     ),
     "embed": TaskShapes(
         Shape(TextsInput, at="input", check=exactly_one("text", "texts")), Shape(EmbedParams, at="params")

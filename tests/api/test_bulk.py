@@ -65,6 +65,17 @@ def test_each_line_has_its_answer_and_the_good_ones_are_committed(api: Api) -> N
     assert api.job(answers[5]["id"])["input"] == {"prompt": "x"}
 
 
+def test_a_line_that_asks_for_too_many_chances_is_refused_alone(api: Api) -> None:
+    asked = {"n": 16, "max_tokens": 32768, "logprobs": True}
+    jobs = [{"model": "chat", "input": {"prompt": "x"}, "params": asked | {"top_logprobs": top}} for top in (0, 1)]
+
+    taken, refused = answers_of(api.bulk("\n".join(map(json.dumps, jobs)).encode()))
+
+    assert "id" in taken
+    assert (refused["error"]["code"], refused["error"]["field"]) == ("invalid_request", "params")
+    assert "n * max_tokens * (1 + top_logprobs) must be at most 688128" in refused["error"]["message"]
+
+
 def test_many_lines_keep_their_order_across_groups_and_models(api: Api) -> None:
     chat = b'{"model":"chat","input":{"prompt":"x"}}'
     count = GROUP_JOBS * 2 + 7

@@ -127,6 +127,7 @@ def test_a_task_that_the_model_cannot_do(api: Api, task: str) -> None:
         (CHAT | {"params": {"logit_bias": {str(i): 1 for i in range(301)}}}, "params.logit_bias", "300 token ids"),
         (CHAT | {"params": {"logprobs": 1}}, "params.logprobs", "must be true or false"),
         (CHAT | {"params": {"top_logprobs": 21}}, "params.top_logprobs", "less than or equal to 20"),
+        (CHAT | {"params": {"n": 16, "max_tokens": 2049, "top_logprobs": 20}}, "params", "16 * 2049 * 21 is 688464"),
         (CHAT | {"params": {"n": 0}}, "params.n", "greater than or equal to 1"),
         (CHAT | {"params": {"n": 17}}, "params.n", "less than or equal to 16"),
         (CHAT | {"params": {"best_of": 1}}, "params.best_of", "known are: max_tokens"),

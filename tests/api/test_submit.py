@@ -90,7 +90,7 @@ def test_everything_that_can_be_said_of_a_job_is_kept(api: Api) -> None:
                 "model": "chat",
                 "input": {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "?"}]},
                 "params": {
-                    "max_tokens": 32768,
+                    "max_tokens": 2048,
                     "temperature": 0,
                     "top_p": 1,
                     "top_k": 0,

@@ -225,6 +225,19 @@ def test_a_token_that_only_the_tokenizer_knows_is_refused(llama: PreTrainedModel
     assert run.errors["a"].message == "the prompt: token 260 is not one of the model's 260"
 
 
+def test_more_chances_than_are_held_for_one_request_are_refused_by_what_the_context_leaves(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    asked = {"n": 2, "max_tokens": 32_768, "top_logprobs": 20}
+    run = Run(causal_engine(llama, tokenizer, context=20_000, tokens=20_000), generate("a", "tea", **asked)).end()
+    assert run.errors["a"].code == "invalid_request"
+    assert run.errors["a"].message.startswith(
+        "params: n * max_tokens * (1 + top_logprobs) must be at most 688128; 2 * 19"
+    )
+    run = Run(causal_engine(llama, tokenizer, context=16), generate("a", "a" * 10, **asked)).end()
+    assert [len(choice["logprobs"]) for choice in run.result("a")["choices"]] == [6, 6]
+
+
 def test_an_answer_ends_where_the_context_does(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     run = Run(causal_engine(llama, tokenizer, context=16), generate("a", "a" * 10, max_tokens=500)).end()
     assert len(tokens(run, "a")) == 6

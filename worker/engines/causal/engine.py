@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ktqueue.chances import too_many_chances
 from ktqueue.job import JobError
 from ktqueue.room import Room
 from worker.engines.base import Cut, Failed, Output, Request, Vitals
@@ -108,11 +109,13 @@ class CausalEngine:
             prompt = self._prompts.read(request)
             self._check_token(max(prompt), "the prompt")
             self._check_token(largest_token(sampling), "params")
+            room = self._prompts.room(len(prompt))
+            self._check_chances(request, room)
         except Refused as refused:
             self._ended.append(Failed(request.id, refused.error))
             return
         self._read += len(prompt)
-        most = min(sampling.max_tokens, self._prompts.room(len(prompt)))
+        most = min(sampling.max_tokens, room)
         seed = self._draw_seed() if sampling.seed is None else sampling.seed
         self._answers[request.id] = Answer(request.id, len(prompt), sampling, most, self._voice)
         members: list[Member] = []
@@ -159,6 +162,13 @@ class CausalEngine:
         # A tokenizer may know more of them than its model. Such a one would take a GPU along.
         if largest >= self._vocabulary:
             raise Refused(f"{of}: token {largest} is not one of the model's {self._vocabulary}")
+
+    @staticmethod
+    def _check_chances(request: Request, room: int) -> None:
+        # The API refuses them. A job may be from before it did.
+        why = too_many_chances(request.params, room)
+        if why is not None:
+            raise Refused(f"params: {why}")
 
     def _drafts_for(self, sampling: Sampling) -> Drafts | None:
         # Penalties count each token that is drawn, and would count those that were drawn after a wrong draft.
