@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ktqueue.job import Usage
 from tests.support.tiny_models import END, byte_tokenizer
 from worker.engines.base import Delta, Finished, Output
-from worker.engines.causal.answer import UNLIKELIEST, Answer, Chances
+from worker.engines.causal.answer import UNLIKELIEST, Answer
+from worker.engines.causal.chances import Chances
+from worker.engines.causal.flight import Landed
 from worker.engines.causal.sampling import Sampling
 from worker.engines.causal.voice import voice_of
 
@@ -118,7 +123,7 @@ def test_several_choices_grow_side_by_side() -> None:
 def test_chances_are_told_of_each_token() -> None:
     of_tea = answer(most=2, logprobs=True, top_logprobs=2)
     (a, b, c) = tokens("abc")
-    of_tea.take(0, a, Chances(-0.5, [(a, -0.5), (b, -1.5), (c, -2.0)]), 1)
+    of_tea.take(0, a, Chances(-0.5, [(a, -0.5), (b, -1.5)]), 1)
     outputs, over = of_tea.take(0, END_TOKEN, Chances(float("-inf"), [(b, -0.25), (c, float("-inf"))]), 1)
     assert over
     assert finished(outputs).result["logprobs"] == [
@@ -135,6 +140,54 @@ def test_chances_are_told_of_each_token() -> None:
             "top": [{"token": "b", "id": b, "logprob": -0.25}, {"token": "c", "id": c, "logprob": UNLIKELIEST}],
         },
     ]
+
+
+def test_as_many_tokens_have_their_likeliest_told_as_there_are() -> None:
+    (a, b) = tokens("ab")
+    told = answer(most=3, top_logprobs=20, logprobs=True)
+    for chances in (Chances(-1.0), Chances(-2.0, [(a, -2.0), (b, -4.0)])):
+        told.take(0, a, chances, 1)
+    outputs, _ = told.take(0, b, Chances(-3.0, [(b, -3.0)]), 1)
+    logprobs = finished(outputs).result["logprobs"]
+    assert [one["logprob"] for one in logprobs] == [-1.0, -2.0, -3.0]
+    assert [[each["id"] for each in one["top"]] for one in logprobs] == [[], [a, b], [b]]
+
+
+def test_a_step_knows_no_more_of_the_likeliest_than_are_asked_for() -> None:
+    chances = np.array([[-0.5, -1.5, -2.5]], dtype=np.float32)
+    landed = Landed(np.array([7]), chances[:, 0], np.array([[7, 8, 9]]), chances)
+    assert landed.chances(0, 2) == Chances(-0.5, [(7, -0.5), (8, -1.5)])
+    assert landed.chances(0, 0) == Chances(-0.5, [])
+
+
+def test_chances_take_little_memory_until_they_are_told() -> None:
+    count, token = 500, tokens("a")[0]
+    told = answer(most=count + 1, logprobs=True, top_logprobs=20)
+    likeliest = [(token + place, -1.5 - place) for place in range(20)]
+    told.take(0, token, Chances(-0.5, likeliest), 1)
+    tracemalloc.start()
+    for place in range(count - 1):
+        told.take(0, token, Chances(-0.5 - place, [(token + each, -0.5 - each - place) for each in range(20)]), 1)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held / count < 20 * 25
+
+
+def test_chances_are_told_choice_by_choice() -> None:
+    spelled: list[int] = []
+
+    def spell(token: int) -> str:
+        spelled.append(token)
+        return VOICE.spell(token)
+
+    both = Answer("a", 7, Sampling(n=2, logprobs=True), 2, replace(VOICE, spell=spell))
+    (a, b) = tokens("ab")
+    for token in (a, b):
+        both.take(0, token, Chances(-0.5), 1)
+    assert spelled == [a, b]
+    both.take(1, b, Chances(-0.5), 1)
+    both.cut()
+    assert spelled == [a, b, b]
 
 
 def test_chances_that_nobody_asked_for_are_not_told() -> None:

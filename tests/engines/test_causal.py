@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -17,6 +18,11 @@ from ktqueue.job import Task, Usage
 from tests.support.engines import Run, assert_chances_of, causal_engine, generate, greedy
 from tests.support.tiny_models import byte_tokenizer, tiny_llama
 from worker.engines.base import Request
+from worker.engines.causal.chances import Chances
+from worker.engines.causal.executor import Executor
+from worker.engines.causal.flight import Flight, Landed
+from worker.engines.causal.sampler import Entry
+from worker.engines.causal.scheduler import Plan
 
 WORDS = "a brown fox and the lazy dog went over hills to see what is there for tea"
 
@@ -236,6 +242,43 @@ def test_more_chances_than_are_held_for_one_request_are_refused_by_what_the_cont
     )
     run = Run(causal_engine(llama, tokenizer, context=16), generate("a", "a" * 10, **asked)).end()
     assert [len(choice["logprobs"]) for choice in run.result("a")["choices"]] == [6, 6]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched(Landed):
+    """Notes how many of the likeliest it was asked for."""
+
+    asked: list[int] = field(default_factory=list)
+
+    def chances(self, index: int, most: int) -> Chances | None:
+        self.asked.append(most)
+        return Landed.chances(self, index, most)
+
+
+class Watching:
+    """An executor whose steps are watched."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self.release = executor.release
+        self.asked: list[int] = []
+
+    def launch(self, plan: Plan, entries: Sequence[Entry]) -> Flight:
+        self._flight = self._executor.launch(plan, entries)
+        return self
+
+    def land(self) -> Landed:
+        landed = self._flight.land()
+        return Watched(landed.tokens, landed.logprobs, landed.top_tokens, landed.top_logprobs, self.asked)
+
+
+def test_chances_are_made_only_for_those_who_ask(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    engine = causal_engine(llama, tokenizer)
+    engine._executor = watching = Watching(engine._executor)
+    wish = {"max_tokens": 4, "ignore_eos": True}
+    run = Run(engine, generate("a", "tea", top_logprobs=2, **wish), generate("b", "sea", **wish)).end()
+    assert len(run.result("a")["logprobs"][3]["top"]) == 2
+    assert watching.asked == [2] * 4
 
 
 def test_an_answer_ends_where_the_context_does(llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from ktqueue.job import JsonObject, Usage
 from worker.engines.base import Cut, Delta, Finished, Output
+from worker.engines.causal.chances import Chances, ChancesKept
 from worker.engines.causal.detokenize import TextStream
 from worker.engines.causal.sampling import Sampling
 from worker.engines.causal.voice import Voice
 
 UNLIKELIEST = -9999.0
 """Stands for the logarithm of no chance at all, which JSON can't say; OpenAI's figure."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chances:
-    """How likely a token was: the natural logarithm; and the likeliest tokens, best first, with theirs."""
-
-    logprob: float
-    top: Sequence[tuple[int, float]] = ()
 
 
 class Answer:
@@ -66,7 +57,7 @@ class Answer:
         return Finished(self.id, self._result(), self._usage(), self._largest_batch)
 
     def _result(self) -> JsonObject:
-        results = [choice.result() for choice in self._choices]
+        results = [choice.result for choice in self._choices]
         return results[0] if len(results) == 1 else {"choices": results}
 
     def _usage(self) -> Usage:
@@ -74,10 +65,15 @@ class Answer:
 
 
 class Choice:
-    """One answer on its way: its tokens, and their text, which has come to ``length`` characters."""
+    """One answer on its way: its tokens, and their text, which has come to ``length`` characters.
+
+    ``result`` is what the client gets to see of it; empty until it is over. It is made then, choice by choice: to tell
+    the chances of thousands of tokens takes a while, and a step waits for it.
+    """
 
     def __init__(self, sampling: Sampling, most: int, voice: Voice) -> None:
         self.length = 0
+        self.result: JsonObject = {}
         self._pieces: list[str] = []
         self._sampling = sampling
         self._most = most
@@ -85,50 +81,46 @@ class Choice:
         self._ends = sampling.stop_token_ids | (frozenset() if sampling.ignore_eos else voice.end_tokens)
         self._stream = TextStream(voice.pieces(), sampling.stop)
         self._tokens: list[int] = []
-        self._chances: list[Chances] = []
-        self._reason: Literal["stop", "length", "deadline"] | None = None
+        self._chances = ChancesKept()
 
     @property
     def over(self) -> bool:
         """Whether it takes no more tokens."""
-        return self._reason is not None
+        return bool(self.result)
 
     def take(self, token: int, chances: Chances | None) -> str:
         """Add a token: what it adds to the text. One that ends the answer is not part of it."""
         self._tokens.append(token)
         if chances is not None and self._sampling.logprobs:
-            self._chances.append(chances)
+            self._chances.add(chances)
         ended = token in self._ends
         stoppable = len(self._tokens) > self._sampling.min_tokens
         piece = "" if ended else self._stream.push(token, stoppable=stoppable)
         full = len(self._tokens) == self._most
         if (ended or full) and not self._stream.stopped:
             piece += self._stream.end()
-        if ended or self._stream.stopped:
-            self._reason = "stop"
-        elif full:
-            self._reason = "length"
         self.length += len(piece)
         self._pieces.append(piece)
+        if ended or self._stream.stopped:
+            self._end("stop")
+        elif full:
+            self._end("length")
         return piece
 
     def cut(self) -> None:
         """Let it be over, unless it is."""
-        if self._reason is None:
-            self._reason = "deadline"
+        if not self.over:
             self._pieces.append(self._stream.end())
+            self._end("deadline")
 
-    def result(self) -> JsonObject:
-        """What the client gets to see of it, once it is over."""
-        result: JsonObject = {"text": "".join(self._pieces), "finish_reason": self._reason, "tokens": self._tokens}
+    def _end(self, reason: Literal["stop", "length", "deadline"]) -> None:
+        self.result = {"text": "".join(self._pieces), "finish_reason": reason, "tokens": self._tokens}
         if self._sampling.logprobs:
             pairs = zip(self._tokens, self._chances, strict=True)
-            result["logprobs"] = [self._told(token, chances) for token, chances in pairs]
-        return result
+            self.result["logprobs"] = [self._told(token, chances) for token, chances in pairs]
 
     def _told(self, token: int, chances: Chances) -> JsonObject:
-        top = chances.top[: self._sampling.top_logprobs]
-        return self._one(token, chances.logprob) | {"top": [self._one(*each) for each in top]}
+        return self._one(token, chances.logprob) | {"top": [self._one(*each) for each in chances.top]}
 
     def _one(self, token: int, logprob: float) -> JsonObject:
         return {"token": self._spell(token), "id": token, "logprob": max(logprob, UNLIKELIEST)}

@@ -11,7 +11,8 @@ from ktqueue.chances import too_many_chances
 from ktqueue.job import JobError
 from ktqueue.room import Room
 from worker.engines.base import Cut, Failed, Output, Request, Vitals
-from worker.engines.causal.answer import Answer, Chances
+from worker.engines.causal.answer import Answer
+from worker.engines.causal.chances import Chances
 from worker.engines.causal.drafts import Drafts
 from worker.engines.causal.executor import Executor
 from worker.engines.causal.flight import Flight, Landed
@@ -197,6 +198,7 @@ class CausalEngine:
         """What a row drew, from the ``first`` on: up to and with the token that is not what was drafted there."""
         member = row.sequence
         assert isinstance(member, Member)
+        sampling = member.sampling
         self._drafted += len(row.draft)
         for place in range(row.draws_of):
             if member.place is Place.GONE:
@@ -205,7 +207,9 @@ class CausalEngine:
             if token is None:
                 self._fail(member, not_finite())
                 return
-            self._take(member, token, landed.chances(first + place), sharing)
+            # If one row asked, all have them.
+            chances = landed.chances(first + place, sampling.top_logprobs) if sampling.logprobs else None
+            self._take(member, token, chances, sharing)
             if place < len(row.draft):
                 if token != row.draft[place]:
                     return

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from worker.engines.causal.answer import Chances
+from worker.engines.causal.chances import Chances
 from worker.engines.causal.sampler import Drawn
 from worker.engines.causal.upload import Numbers
 
@@ -36,13 +36,14 @@ class Landed:
         token = int(self.tokens[index])
         return None if token == _NOT_A_NUMBER else token
 
-    def chances(self, index: int) -> Chances | None:
-        """How likely it was, if anyone asked."""
+    def chances(self, index: int, most: int) -> Chances | None:
+        """How likely it was, with up to ``most`` of the likeliest, if anyone asked."""
         if self.logprobs is None:
             return None
         top: list[tuple[int, float]] = []
-        if self.top_tokens is not None and self.top_logprobs is not None:
-            top = list(zip(self.top_tokens[index].tolist(), self.top_logprobs[index].tolist(), strict=True))
+        if most and self.top_tokens is not None and self.top_logprobs is not None:
+            tokens, logprobs = self.top_tokens[index, :most], self.top_logprobs[index, :most]
+            top = list(zip(tokens.tolist(), logprobs.tolist(), strict=True))
         return Chances(float(self.logprobs[index]), top)
 
 
