@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from worker.engines.causal.attention.base import Layout, Pages
 from worker.engines.causal.attention.gathered import Gathered
+from worker.engines.causal.attention.mirror import Mirror
 from worker.engines.causal.attention.reference import Reference
 
 BLOCK, WIDTH, SEQUENCES = 4, 84, 6
@@ -107,3 +108,37 @@ def test_rows_that_outgrow_the_window_of_some_layers() -> None:
     told = Story(10_000, 20, None)
     for _ in range(20):
         told.forward([2, 1])
+
+
+def kept(mirror: Mirror, lengths: Sequence[int], owner: int) -> int:
+    """Tokens that what a forward of one layer reads has room for, of rows that were not there before."""
+    width = -(-max(lengths) // BLOCK)
+    layout = Layout(
+        decodes=len(lengths),
+        starts=torch.arange(len(lengths) + 1, dtype=torch.int32),
+        lengths=torch.tensor(lengths, dtype=torch.int32),
+        tables=torch.ones(len(lengths), width, dtype=torch.int32),
+        cells=torch.full((len(lengths),), BLOCK),
+        row_starts=list(range(len(lengths) + 1)),
+        row_lengths=list(lengths),
+        owners=list(range(owner, owner + len(lengths))),
+    )
+    mirror.begin(layout, BLOCK, frozenset({None}))
+    new = torch.zeros(len(lengths), 1, 1)
+    sides = mirror.sides(Pages(torch.zeros(2, BLOCK, 1, 1), torch.zeros(2, BLOCK, 1, 1)), new, new)
+    storages = [part.untyped_storage() for group in sides for part in (group.keys, group.values)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values()) // (2 * new.element_size())
+
+
+def test_no_more_is_kept_than_there_is_room_for_though_each_group_was_large_once() -> None:
+    most, longest = 20_000, [1600, 800, 400, 200, 100]
+    mirror = Mirror(most)
+    for index, length in enumerate(longest):
+        before = longest[:index]
+        rows = (most - sum(2 * each + 32 for each in before)) // (2 * length + 32)
+        held = kept(mirror, [*before, *[length] * rows], owner=100 * index)
+        assert held <= most
+    small = kept(mirror, longest, owner=1000)
+    assert small <= most
+    # They are still the same: nothing is taken anew when rows come and go.
+    assert small >= held

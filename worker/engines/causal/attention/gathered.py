@@ -9,7 +9,7 @@ import torch
 from worker.engines.causal.attention.base import Layout, Pages
 from worker.engines.causal.attention.mirror import Mirror
 from worker.engines.causal.attention.scores import causal_bias, weigh
-from worker.engines.causal.attention.side_by_side import Group, Memory, Pair, Sides, cells_of, cut, pairs_for
+from worker.engines.causal.attention.side_by_side import Group, Memory, Pair, Sides, cells_of, cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Gathered:
     def __init__(self, keep_tokens: int = 0) -> None:
         self._mirror = Mirror(keep_tokens)
         self._windows: set[int | None] = set()
-        self._pairs: list[Pair] = []
+        self._pair = Pair()
         self._keys = Memory()
         self._values = Memory()
 
@@ -107,7 +107,7 @@ class Gathered:
             return self._mirror.sides(pages, key, value)
         if window not in self._windowed:
             self._windowed[window] = cut(self._layout, self._block_size, window=window, headroom=0, like=key)
-        return [pair.gather(group, pages) for group, pair in pairs_for(self._windowed[window], self._pairs)]
+        return self._pair.gather(self._windowed[window], pages)
 
     def _sees_all(self, window: int | None) -> bool:
         """Whether a layer that looks back so far sees all tokens of the rows that decode."""
@@ -115,7 +115,8 @@ class Gathered:
 
     def _gather(self, pages: Pages, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What lies in these cells, (cells, kv_heads, dim) each; valid until the next call."""
-        return self._keys.gather(pages.keys, cells), self._values.gather(pages.values, cells)
+        (keys,), (values,) = self._keys.gather(pages.keys, cells), self._values.gather(pages.values, cells)
+        return keys, values
 
     def _readings(self, window: int | None, like: torch.Tensor) -> list[_Reading]:
         starts, lengths = self._layout.row_starts, self._layout.row_lengths

@@ -9,22 +9,25 @@ from __future__ import annotations
 import torch
 
 from worker.engines.causal.attention.base import Layout, Pages
-from worker.engines.causal.attention.side_by_side import Group, Pair, Sides, cut, pairs_for
+from worker.engines.causal.attention.side_by_side import Group, Pair, Sides, cut
 
 _HEADROOM = 32
 """Tokens that rows may grow by before they are gathered again."""
 
 
 class Mirror:
-    """Holds up to ``most`` tokens of each layer; of more, it holds one layer's at a time."""
+    """Holds up to ``most`` tokens of each layer; of more, it holds one layer's at a time.
+
+    A layer's groups share one memory: though each was large once, together they never were larger than that.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._layout: Layout | None = None
         self._asking: frozenset[int | None] = frozenset()
         self._groups: list[Group] = []
-        self._layers: list[list[Pair]] = []
-        self._shared: list[Pair] = []
+        self._layers: list[Pair] = []
+        self._shared = Pair()
         self._next = self._depth = 0
         self._keeps = self._goes_on = self._begun = False
 
@@ -47,12 +50,12 @@ class Mirror:
         if not self._begun:
             self._regroup(key)
         if self._keeps and self._next == len(self._layers):
-            self._layers.append([])
-        pairs = pairs_for(self._groups, self._layers[self._next] if self._keeps else self._shared)
+            self._layers.append(Pair(self._most))
+        pair = self._layers[self._next] if self._keeps else self._shared
         self._next += 1
         if self._goes_on:
-            return [pair.add(group, key, value) for group, pair in pairs]
-        return [pair.gather(group, pages) for group, pair in pairs]
+            return pair.add(self._groups, key, value)
+        return pair.gather(self._groups, pages)
 
     def _has_room(self, layout: Layout) -> bool:
         return all(layout.row_lengths[row] <= group.capacity for group in self._groups for row in group.rows)

@@ -73,24 +73,32 @@ def cells_of(tables: torch.Tensor, positions: torch.Tensor, block_size: int) -> 
 
 
 class Memory:
-    """Room for keys, or values. It is used again: on a CPU, new memory costs more than what is written to it."""
+    """Room for keys, or values. It is used again: on a CPU, new memory costs more than what is written to it.
 
-    def __init__(self) -> None:
+    It lets what it has to hold grow by a quarter before it takes more, but takes nothing beyond ``most`` tokens for
+    that.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
         self._memory = torch.empty(0)
-        self._last = self._memory
 
-    def gather(self, part: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        """What lies in these cells of a layer's (blocks, block_size, kv_heads, dim), (cells, kv_heads, dim)."""
+    def gather(self, part: torch.Tensor, *cells: torch.Tensor) -> list[torch.Tensor]:
+        """What lies in these cells of a layer's (blocks, block_size, kv_heads, dim): (cells, kv_heads, dim) of each."""
         flat = part.flatten(0, 1)
-        size = len(cells) * flat[0].numel()
-        if self._memory.dtype != part.dtype or self._memory.device != part.device or self._memory.numel() < size:
-            self._memory = part.new_empty(size + size // 4)
-        self._last = self._memory[:size].view(len(cells), *flat.shape[1:])
-        return torch.index_select(flat, 0, cells, out=self._last)
+        counts = [len(each) for each in cells]
+        room = self._room(part, sum(counts), flat[0].numel()).view(-1, *flat.shape[1:])
+        return [torch.index_select(flat, 0, each, out=out) for each, out in zip(cells, room.split(counts), strict=True)]
 
-    def add(self, new: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Put new tokens, (tokens, kv_heads, dim), among those gathered last."""
-        return self._last.index_copy_(0, places, new)
+    def _room(self, like: torch.Tensor, tokens: int, width: int) -> torch.Tensor:
+        fits = self._memory.numel() >= tokens * width
+        if self._memory.dtype != like.dtype or self._memory.device != like.device or not fits:
+            more = tokens + tokens // 4
+            more = more if self._most is None else max(tokens, min(more, self._most))
+            # Given back first, so that there are never both.
+            self._memory = torch.empty(0)
+            self._memory = like.new_empty(more * width)
+        return self._memory[: tokens * width]
 
 
 class Sides(NamedTuple):
@@ -102,28 +110,33 @@ class Sides(NamedTuple):
 
 
 class Pair:
-    """Memory for a group's keys and values in one layer."""
+    """Memory for the keys and values of one layer: all groups', one after the other, wherever they are cut."""
 
-    def __init__(self) -> None:
-        self._keys = Memory()
-        self._values = Memory()
+    def __init__(self, most: int | None = None) -> None:
+        self._keys = Memory(most)
+        self._values = Memory(most)
+        self._last: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def gather(self, group: Group, pages: Pages) -> Sides:
-        """Take all that the group sees from its pages."""
-        keys, values = self._keys.gather(pages.keys, group.cells), self._values.gather(pages.values, group.cells)
-        return Sides(group, _in_use(keys, group), _in_use(values, group))
+    def gather(self, groups: Sequence[Group], pages: Pages) -> list[Sides]:
+        """Take all that the groups see from its pages."""
+        cells = [group.cells for group in groups]
+        self._last.clear()
+        keys, values = self._keys.gather(pages.keys, *cells), self._values.gather(pages.values, *cells)
+        self._last += zip(keys, values, strict=True)
+        return self._sides(groups)
 
-    def add(self, group: Group, key: torch.Tensor, value: torch.Tensor) -> Sides:
-        """Take what is new of what the group sees."""
-        keys = self._keys.add(key[group.news.tokens], group.news.places)
-        values = self._values.add(value[group.news.tokens], group.news.places)
-        return Sides(group, _in_use(keys, group), _in_use(values, group))
+    def add(self, groups: Sequence[Group], key: torch.Tensor, value: torch.Tensor) -> list[Sides]:
+        """Take what is new of what the groups see, which are those gathered last."""
+        for group, (keys, values) in zip(groups, self._last, strict=True):
+            keys.index_copy_(0, group.news.places, key[group.news.tokens])
+            values.index_copy_(0, group.news.places, value[group.news.tokens])
+        return self._sides(groups)
 
-
-def pairs_for(groups: Sequence[Group], pairs: list[Pair]) -> list[tuple[Group, Pair]]:
-    """Each group with a pair of its own; as many as it takes are added to ``pairs``."""
-    pairs += [Pair() for _ in range(len(groups) - len(pairs))]
-    return list(zip(groups, pairs, strict=False))
+    def _sides(self, groups: Sequence[Group]) -> list[Sides]:
+        return [
+            Sides(group, _in_use(keys, group), _in_use(values, group))
+            for group, (keys, values) in zip(groups, self._last, strict=True)
+        ]
 
 
 def _in_use(part: torch.Tensor, group: Group) -> torch.Tensor:
