@@ -15,6 +15,8 @@ from transformers import (
     Gemma3TextConfig,
     GptOssConfig,
     GptOssForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     HunYuanMoEV1Config,
     HunYuanMoEV1ForCausalLM,
     LlamaConfig,
@@ -125,6 +127,13 @@ def tiny_hunyuan() -> PreTrainedModel:
     """Its routers ask their weights for the dtype."""
     torch.manual_seed(7)
     return _ready(HunYuanMoEV1ForCausalLM(HunYuanMoEV1Config(**_CAUSAL, num_experts=4, moe_topk=[2, 2, 2])))
+
+
+def tiny_granite() -> PreTrainedModel:
+    """Embeddings, logits, and what each layer adds are multiplied."""
+    torch.manual_seed(8)
+    multipliers: dict[str, Any] = {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22}
+    return _ready(GraniteForCausalLM(GraniteConfig(**_CAUSAL, **multipliers)))
 
 
 def tiny_sinks() -> PreTrainedModel:
