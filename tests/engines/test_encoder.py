@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +93,31 @@ def test_pooling_is_what_the_file_beside_the_weights_says(
     assert close(run.result("a")["embeddings"], expected)
 
 
-def test_a_pooling_that_is_not_known_is_refused_at_loading(encoder_folder: Path, tmp_path: Path) -> None:
-    folder = with_pooling(encoder_folder, tmp_path, {"pooling_mode_max_tokens": True})
-    with pytest.raises(ConfigurationError, match="'e': can't pool by max_tokens; can by mean_tokens"):
+@pytest.mark.parametrize(
+    ("mode", "pooling"), [("cls", "cls"), ("lasttoken", "last"), ("mean", "mean"), (["cls"], "cls")]
+)
+def test_pooling_is_told_in_one_entry_by_newer_files(
+    encoder_folder: Path, tmp_path: Path, mode: str | list[str], pooling: str
+) -> None:
+    entries = {"embedding_dimension": 32, "pooling_mode": mode, "include_prompt": True}
+    run = Run(engine(with_pooling(encoder_folder, tmp_path, entries)), embed("a", *TEXTS, normalize=False)).end()
+    expected = torch.stack([vector(encoder_folder, text, pooling) for text in TEXTS])
+    assert close(run.result("a")["embeddings"], expected)
+
+
+@pytest.mark.parametrize(
+    ("entries", "modes"),
+    [
+        ({"pooling_mode_max_tokens": True}, "max_tokens"),
+        ({"pooling_mode": "max"}, "max"),
+        ({"pooling_mode": ["mean", "max"]}, "mean_tokens, max"),
+    ],
+)
+def test_a_pooling_that_is_not_known_is_refused_at_loading(
+    encoder_folder: Path, tmp_path: Path, entries: dict[str, Any], modes: str
+) -> None:
+    folder = with_pooling(encoder_folder, tmp_path, entries)
+    with pytest.raises(ConfigurationError, match=f"'e': can't pool by {modes}; can by mean_tokens"):
         engine(folder)
 
 
@@ -111,7 +133,7 @@ def test_embeddings_that_go_through_more_than_is_known_are_refused_at_loading(
         engine(folder)
 
 
-def with_pooling(encoder_folder: Path, tmp_path: Path, entries: dict[str, bool]) -> Path:
+def with_pooling(encoder_folder: Path, tmp_path: Path, entries: Mapping[str, Any]) -> Path:
     folder = shutil.copytree(encoder_folder, tmp_path / "model")
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(entries))

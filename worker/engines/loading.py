@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,9 @@ LARGEST_SANE_CONTEXT = 10_000_000
 
 _PARTS = ("Transformer", "Pooling", "Normalize")
 """Of sentence-transformers' modules those that are done here, the last as a request wishes."""
+
+_NEWER_NAMES = {"mean": "mean_tokens", "cls": "cls_token"}
+"""What sentence-transformers 6 calls what it called otherwise before."""
 
 
 def load_encoder(spec: ModelSpec, place: Place) -> Engine:
@@ -199,12 +202,21 @@ def _pooling(spec: ModelSpec, weights: Weights) -> Pooling:
     entries: dict[str, Any] | None = _beside(weights, "1_Pooling/config.json")
     if entries is None:
         return POOLINGS["mean_tokens"]
-    modes = [name.removeprefix("pooling_mode_") for name, on in entries.items() if on is True and "_mode_" in name]
+    modes = _modes(entries)
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise ConfigurationError(
             f"model {spec.alias!r}: can't pool by {', '.join(modes)}; can by {', '.join(POOLINGS)}"
         )
     return POOLINGS[modes[0]]
+
+
+def _modes(entries: Mapping[str, Any]) -> list[str]:
+    """What a file on pooling names: sentence-transformers 6 in one entry, those before it with a switch for each."""
+    told = entries.get("pooling_mode")
+    if told is None:
+        return [name.removeprefix("pooling_mode_") for name, on in entries.items() if on is True and "_mode_" in name]
+    modes = told if isinstance(told, list) else [told]
+    return [_NEWER_NAMES.get(str(mode), str(mode)) for mode in modes]
 
 
 def _beside(weights: Weights, name: str) -> Any:
