@@ -23,7 +23,7 @@ from ktqueue.errors import ConfigurationError
 from ktqueue.job import JsonObject, Task, Usage
 from ktqueue.models import ModelSpec, TaskName
 from tests.support.engines import Run, embed, loaded
-from tests.support.tiny_models import VOCABULARY, byte_tokenizer, save_causal, tiny_llama
+from tests.support.tiny_models import VOCABULARY, byte_tokenizer, save_causal, save_classifier, tiny_llama
 from worker.engines.base import Engine, Progress, Request
 from worker.engines.encoder import EncoderEngine
 from worker.engines.texts import Item
@@ -180,6 +180,14 @@ def test_a_classifier_gives_its_labels_best_first(classifier_folder: Path) -> No
     assert [label["label"] for label in labels] == [names[index] for index in chances.argsort(descending=True)]
 
 
+@pytest.mark.parametrize("names", [{1: "neg", 2: "pos"}, {0: "neg", 2: "pos"}])
+def test_labels_that_are_not_counted_from_nought_are_refused_at_loading(tmp_path: Path, names: dict[int, str]) -> None:
+    save_classifier(tmp_path, names)
+    told = ", ".join(map(str, names))
+    with pytest.raises(ConfigurationError, match=f"'e': its configuration names the labels {told}, not 0 to 1"):
+        engine(tmp_path, "classify")
+
+
 def test_labels_that_do_not_exclude_each_other_are_scored_apart(classifier_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(classifier_folder, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
@@ -256,7 +264,7 @@ def test_a_request_of_many_batches_tells_its_progress(encoder_folder: Path) -> N
 
 
 class Fragile:
-    """A head that fails on any batch with a text of one length, and sees nothing in texts of another."""
+    """A head that fails on any batch with a text of one length, sees nothing in another's, and takes no three."""
 
     tasks = frozenset({Task.EMBED})
 
@@ -277,6 +285,8 @@ class Fragile:
         return torch.tensor([[torch.nan if length == 7 else float(length)] for length in lengths])
 
     def result(self, request: Request, rows: torch.Tensor) -> JsonObject:
+        if rows.shape[0] == 3:
+            raise self._error
         return {"rows": rows.flatten().tolist()}
 
 
@@ -310,6 +320,15 @@ def test_a_row_that_is_not_a_number_fails_its_request_alone() -> None:
     assert {job_id: error.code for job_id, error in run.errors.items()} == {"bad": "engine_error"}
     assert run.finished["a"].result == {"rows": [1.0]}
     assert head.batches == [[7, 1]]
+
+
+def test_a_request_whose_result_can_not_be_made_fails_alone() -> None:
+    head = Fragile(KeyError("no such label"))
+    fragile = EncoderEngine(head, max_batch=8, rules=Rules(budget=100, overhead=100))
+    run = Run(fragile, embed("a", "x"), embed("bad", "x", "x", "x"), embed("b", "xx")).end()
+    assert {job_id: error.message for job_id, error in run.errors.items()} == {"bad": "KeyError: 'no such label'"}
+    assert sorted(run.finished) == ["a", "b"]
+    assert fragile.capacity() == 8
 
 
 def test_nothing_to_run_is_refused() -> None:

@@ -159,11 +159,10 @@ def save_encoder(folder: Path) -> Path:
     return folder
 
 
-def save_classifier(folder: Path, labels: list[str]) -> Path:
+def save_classifier(folder: Path, labels: dict[int, str]) -> Path:
     """Weights with a classification head."""
     torch.manual_seed(5)
-    names = dict(enumerate(labels))
-    config = BertConfig(**_SIZES, id2label=names)
+    config = BertConfig(**_SIZES, id2label=labels)
     BertForSequenceClassification(config).save_pretrained(folder)
     byte_tokenizer(encoder=True).save_pretrained(folder)
     return folder

@@ -60,6 +60,8 @@ def load_encoder(spec: ModelSpec, place: Place) -> Engine:
         model = _ready(_model(family, spec, weights, config, device), device)
         reader = Reader(tokenizer, min(_places(model), context_of(spec, model, tokenizer.model_max_length)))
         pad = _pad(model, tokenizer)
+        if classifies:
+            _check_labels(spec, model)
         head: Head = Labels(model, reader, pad) if classifies else Vectors(model, reader, _pooling(spec, weights), pad)
     _check_tasks(spec, head)
     return EncoderEngine(head, max_batch=spec.max_batch, rules=rules(spec, device))
@@ -229,6 +231,15 @@ def _beside(weights: Weights, name: str) -> Any:
         _raise_exceptions_for_connection_errors=False,
     )
     return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def _check_labels(spec: ModelSpec, model: PreTrainedModel) -> None:
+    told = sorted(int(index) for index in model.config.id2label or {})
+    if told != list(range(len(told))):
+        raise ConfigurationError(
+            f"model {spec.alias!r}: its configuration names the labels {', '.join(map(str, told))}, "
+            f"not 0 to {len(told) - 1}"
+        )
 
 
 def _check_tasks(spec: ModelSpec, head: Head) -> None:
