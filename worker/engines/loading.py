@@ -35,6 +35,7 @@ from worker.engines.device import DTYPES, choose_device, rules, stay_on, use_thr
 from worker.engines.encoder import EncoderEngine
 from worker.engines.gguf_file import load_gguf
 from worker.engines.heads import POOLINGS, Head, Labels, Pooling, Vectors
+from worker.engines.positions import places
 from worker.engines.quantised import load_model
 from worker.engines.texts import Reader
 
@@ -58,7 +59,7 @@ def load_encoder(spec: ModelSpec, place: Place) -> Engine:
         classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
         family = AutoModelForSequenceClassification if classifies else AutoModel
         model = _ready(_model(family, spec, weights, config, device), device)
-        reader = Reader(tokenizer, min(_places(model), context_of(spec, model, tokenizer.model_max_length)))
+        reader = Reader(tokenizer, context_of(spec, model, tokenizer.model_max_length))
         pad = _pad(model, tokenizer)
         if classifies:
             _check_labels(spec, model)
@@ -139,19 +140,6 @@ def _config(spec: ModelSpec, weights: Weights) -> PreTrainedConfig:
     return config
 
 
-def _places(model: PreTrainedModel) -> int:
-    """The most tokens that there are positions for, where a model counts them from behind that of padding."""
-    tables = [getattr(module, "position_embeddings", None) for module in model.modules()]
-    return min(
-        (
-            table.num_embeddings - table.padding_idx - 1
-            for table in tables
-            if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None
-        ),
-        default=LARGEST_SANE_CONTEXT,
-    )
-
-
 def _pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """What rows are filled up with. Models that score a text by its last token look for it before these."""
     told: int | None = getattr(model.config, "pad_token_id", None)
@@ -184,11 +172,15 @@ def _ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 
 
 def context_of(spec: ModelSpec, model: PreTrainedModel, tokenizer_says: int) -> int:
-    """The most tokens of one text, as the catalogue says, or else the model and its tokenizer."""
+    """The most tokens of one text, as the catalogue says, or else the model and its tokenizer.
+
+    Never more than there are learned positions for.
+    """
+    most = min(places(model), default=LARGEST_SANE_CONTEXT)
     if spec.context is not None:
-        return spec.context
+        return min(spec.context, most)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LARGEST_SANE_CONTEXT
-    context: int = min(positions, tokenizer_says)
+    context: int = min(positions, tokenizer_says, most)
     if context >= LARGEST_SANE_CONTEXT:
         raise ConfigurationError(f"model {spec.alias!r}: does not say how long a text may be; set 'context'")
     return context
