@@ -1,4 +1,4 @@
-"""Tables of learned positions: how many tokens there is a position for."""
+"""Tables of learned positions: how many tokens there is a position for, and from where a model counts them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def places(model: torch.nn.Module) -> Iterator[int]:
         # BART's kin and OPT leave some out that they don't tell torch of.
         before = getattr(table, "offset", 0) if table.padding_idx is None else table.padding_idx + 1
         yield table.num_embeddings - before
+
+
+def counts_from_padding(model: torch.nn.Module) -> bool:
+    """Whether the first token is behind the position of padding, as with RoBERTa and its kin."""
+    return any(table.padding_idx is not None for table in _tables(model))
 
 
 def _tables(model: torch.nn.Module) -> Iterator[torch.nn.Embedding]:
