@@ -60,13 +60,13 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_classifier(tmp_path_factory.mktemp("classifier"), ["bad", "so-so", "good"])
+    return save_classifier(tmp_path_factory.mktemp("classifier"), {0: "bad", 1: "so-so", 2: "good"})
 
 
 @pytest.fixture(scope="session")
 def scorer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cross-encoder: one score for a pair."""
-    return save_classifier(tmp_path_factory.mktemp("scorer"), ["relevance"])
+    return save_classifier(tmp_path_factory.mktemp("scorer"), {0: "relevance"})
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from ktqueue.job import Task, Usage
 from tests.support.engines import Run, assert_chances_of, causal_engine, generate, greedy
 from tests.support.tiny_models import byte_tokenizer, tiny_llama
-from worker.engines.base import Request
+from worker.engines.base import Cut, Failed, Request
 from worker.engines.causal.chances import Chances
 from worker.engines.causal.executor import Executor
 from worker.engines.causal.flight import Flight, Landed
@@ -510,6 +510,59 @@ def test_a_row_that_is_not_a_number_fails_alone(llama: PreTrainedModel, tokenize
         handle.remove()
     assert {job_id: error.code for job_id, error in run.errors.items()} == {"bad": "engine_error"}
     assert run.finished["a"].result["tokens"] == reference(llama, tokenizer, asked[0])
+
+
+UNKNOWN = 200
+
+
+class Mute(PreTrainedTokenizerFast):
+    """Fails on a token, as SentencePiece's do on those that they do not have."""
+
+    unknown: int
+
+    def _decode(self, token_ids: Any, *args: Any, **more: Any) -> str:
+        if self.unknown in token_ids:
+            raise IndexError("piece id is out of range.")
+        return super()._decode(token_ids, *args, **more)
+
+
+def mute(tokenizer: PreTrainedTokenizerFast, unknown: int = UNKNOWN) -> PreTrainedTokenizerFast:
+    make: Callable[..., Any] = Mute
+    made = make(tokenizer_object=tokenizer.backend_tokenizer, eos_token=tokenizer.eos_token)
+    made.unknown = unknown
+    silent: PreTrainedTokenizerFast = made
+    return silent
+
+
+@pytest.mark.parametrize("drafts", [0, 4])
+def test_a_token_without_a_text_fails_its_request_alone(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, drafts: int
+) -> None:
+    never = {str(UNKNOWN): -100.0}
+    good = [generate(name, name, max_tokens=9, logit_bias=never) for name in ("tea", "fox")]
+    bad = generate("bad", "dog", max_tokens=9, logit_bias={str(UNKNOWN): 100.0}, n=2)
+    run = Run(causal_engine(llama, mute(tokenizer), drafts=drafts), *good, bad)
+    failing = run.step() + run.step()
+    assert [output.id for output in failing if isinstance(output, Failed)] == ["bad"]
+    run.end()
+    assert {job_id: error.message for job_id, error in run.errors.items()} == {
+        "bad": "IndexError: piece id is out of range."
+    }
+    alone = Run(causal_engine(llama, tokenizer), *good).end()
+    assert {name: each.result for name, each in run.finished.items()} == {
+        name: each.result for name, each in alone.finished.items()
+    }
+
+
+def test_an_answer_whose_likeliest_tokens_have_no_text_can_be_cut(
+    llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    likeliest = Run(causal_engine(llama, tokenizer), generate("a", "tea", max_tokens=1)).end().result("a")["tokens"][0]
+    banned = {str(likeliest): -100.0}
+    asked = generate("a", "tea", max_tokens=9, ignore_eos=True, top_logprobs=2, logit_bias=banned)
+    run = Run(causal_engine(llama, mute(tokenizer, likeliest)), asked)
+    run.step()
+    assert run.cut("a") == Cut("a")
 
 
 def _ending_with(model: PreTrainedModel, tokens: list[int]) -> PreTrainedModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ktqueue.errors import ConfigurationError
 from ktqueue.job import JsonObject, Task, Usage
 from ktqueue.models import ModelSpec, TaskName
 from tests.support.engines import Run, embed, loaded
-from tests.support.tiny_models import VOCABULARY, byte_tokenizer, save_causal, tiny_llama
+from tests.support.tiny_models import VOCABULARY, byte_tokenizer, save_causal, save_classifier, tiny_llama
 from worker.engines.base import Engine, Progress, Request
 from worker.engines.encoder import EncoderEngine
 from worker.engines.texts import Item
@@ -93,9 +93,31 @@ def test_pooling_is_what_the_file_beside_the_weights_says(
     assert close(run.result("a")["embeddings"], expected)
 
 
-def test_a_pooling_that_is_not_known_is_refused_at_loading(encoder_folder: Path, tmp_path: Path) -> None:
-    folder = with_pooling(encoder_folder, tmp_path, {"pooling_mode_max_tokens": True})
-    with pytest.raises(ConfigurationError, match="'e': can't pool by max_tokens; can by mean_tokens"):
+@pytest.mark.parametrize(
+    ("mode", "pooling"), [("cls", "cls"), ("lasttoken", "last"), ("mean", "mean"), (["cls"], "cls")]
+)
+def test_pooling_is_told_in_one_entry_by_newer_files(
+    encoder_folder: Path, tmp_path: Path, mode: str | list[str], pooling: str
+) -> None:
+    entries = {"embedding_dimension": 32, "pooling_mode": mode, "include_prompt": True}
+    run = Run(engine(with_pooling(encoder_folder, tmp_path, entries)), embed("a", *TEXTS, normalize=False)).end()
+    expected = torch.stack([vector(encoder_folder, text, pooling) for text in TEXTS])
+    assert close(run.result("a")["embeddings"], expected)
+
+
+@pytest.mark.parametrize(
+    ("entries", "modes"),
+    [
+        ({"pooling_mode_max_tokens": True}, "max_tokens"),
+        ({"pooling_mode": "max"}, "max"),
+        ({"pooling_mode": ["mean", "max"]}, "mean_tokens, max"),
+    ],
+)
+def test_a_pooling_that_is_not_known_is_refused_at_loading(
+    encoder_folder: Path, tmp_path: Path, entries: dict[str, Any], modes: str
+) -> None:
+    folder = with_pooling(encoder_folder, tmp_path, entries)
+    with pytest.raises(ConfigurationError, match=f"'e': can't pool by {modes}; can by mean_tokens"):
         engine(folder)
 
 
@@ -111,7 +133,7 @@ def test_embeddings_that_go_through_more_than_is_known_are_refused_at_loading(
         engine(folder)
 
 
-def with_pooling(encoder_folder: Path, tmp_path: Path, entries: dict[str, bool]) -> Path:
+def with_pooling(encoder_folder: Path, tmp_path: Path, entries: Mapping[str, Any]) -> Path:
     folder = shutil.copytree(encoder_folder, tmp_path / "model")
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(entries))
@@ -156,6 +178,14 @@ def test_a_classifier_gives_its_labels_best_first(classifier_folder: Path) -> No
     (labels,) = run.result("all")["labels"]
     chances = logits(classifier_folder, TEXTS[1]).softmax(-1)
     assert [label["label"] for label in labels] == [names[index] for index in chances.argsort(descending=True)]
+
+
+@pytest.mark.parametrize("names", [{1: "neg", 2: "pos"}, {0: "neg", 2: "pos"}])
+def test_labels_that_are_not_counted_from_nought_are_refused_at_loading(tmp_path: Path, names: dict[int, str]) -> None:
+    save_classifier(tmp_path, names)
+    told = ", ".join(map(str, names))
+    with pytest.raises(ConfigurationError, match=f"'e': its configuration names the labels {told}, not 0 to 1"):
+        engine(tmp_path, "classify")
 
 
 def test_labels_that_do_not_exclude_each_other_are_scored_apart(classifier_folder: Path, tmp_path: Path) -> None:
@@ -234,7 +264,7 @@ def test_a_request_of_many_batches_tells_its_progress(encoder_folder: Path) -> N
 
 
 class Fragile:
-    """A head that fails on any batch with a text of one length, and sees nothing in texts of another."""
+    """A head that fails on any batch with a text of one length, sees nothing in another's, and takes no three."""
 
     tasks = frozenset({Task.EMBED})
 
@@ -255,6 +285,8 @@ class Fragile:
         return torch.tensor([[torch.nan if length == 7 else float(length)] for length in lengths])
 
     def result(self, request: Request, rows: torch.Tensor) -> JsonObject:
+        if rows.shape[0] == 3:
+            raise self._error
         return {"rows": rows.flatten().tolist()}
 
 
@@ -288,6 +320,15 @@ def test_a_row_that_is_not_a_number_fails_its_request_alone() -> None:
     assert {job_id: error.code for job_id, error in run.errors.items()} == {"bad": "engine_error"}
     assert run.finished["a"].result == {"rows": [1.0]}
     assert head.batches == [[7, 1]]
+
+
+def test_a_request_whose_result_can_not_be_made_fails_alone() -> None:
+    head = Fragile(KeyError("no such label"))
+    fragile = EncoderEngine(head, max_batch=8, rules=Rules(budget=100, overhead=100))
+    run = Run(fragile, embed("a", "x"), embed("bad", "x", "x", "x"), embed("b", "xx")).end()
+    assert {job_id: error.message for job_id, error in run.errors.items()} == {"bad": "KeyError: 'no such label'"}
+    assert sorted(run.finished) == ["a", "b"]
+    assert fragile.capacity() == 8
 
 
 def test_nothing_to_run_is_refused() -> None:

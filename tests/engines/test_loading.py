@@ -6,18 +6,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter, quants
-from transformers import PreTrainedModel
+from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM, PreTrainedModel
 
 from ktqueue.errors import ConfigurationError
 from ktqueue.job import Task
 from ktqueue.models import ModelSpec
 from tests.support.engines import Run, generate, loaded
-from tests.support.tiny_models import CONTEXT, save_causal, tiny_llama, tiny_qwen3
+from tests.support.tiny_models import CONTEXT, VOCABULARY, save_causal, tiny_llama, tiny_qwen3
 from worker.engines.base import Request
 from worker.engines.gguf_file import load_gguf
 
@@ -64,6 +65,29 @@ def test_the_context_is_the_catalogue_s_or_else_the_model_s(llama: PreTrainedMod
     for entries, most in (({}, CONTEXT), ({"context": 20}, 20)):
         run = Run(loaded(causal_spec(f"path:{tmp_path}", **entries)), generate("a", "x" * 100)).end()
         assert run.errors["a"].message == f"the prompt has 100 tokens; the model takes at most {most - 1}"
+
+
+def learned() -> PreTrainedModel:
+    config = GPT2Config(vocab_size=VOCABULARY, n_embd=8, n_layer=1, n_head=2, n_positions=CONTEXT)
+    model: PreTrainedModel = GPT2LMHeadModel(config)
+    return model
+
+
+def learned_behind_others() -> PreTrainedModel:
+    sizes: dict[str, Any] = {"hidden_size": 8, "ffn_dim": 8, "word_embed_proj_dim": 8, "num_attention_heads": 2}
+    return OPTForCausalLM(
+        OPTConfig(vocab_size=VOCABULARY, num_hidden_layers=1, max_position_embeddings=CONTEXT, **sizes)
+    )
+
+
+@pytest.mark.parametrize("make", [learned, learned_behind_others])
+def test_there_is_no_context_beyond_learned_positions(make: Callable[[], PreTrainedModel], tmp_path: Path) -> None:
+    save_causal(make(), tmp_path)
+    engine = loaded(causal_spec(f"path:{tmp_path}", context=2 * CONTEXT))
+    longest = generate("fits", "x" * (CONTEXT - 9), max_tokens=99, ignore_eos=True)
+    run = Run(engine, longest, generate("long", "x" * CONTEXT)).end()
+    assert run.errors["long"].message == f"the prompt has {CONTEXT} tokens; the model takes at most {CONTEXT - 1}"
+    assert len(run.finished["fits"].result["tokens"]) == 9
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -10,12 +10,16 @@ import torch
 from transformers import (
     BartConfig,
     BartForCausalLM,
+    BertConfig,
+    BertLMHeadModel,
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
     PhimoeConfig,
     PhimoeForCausalLM,
     PreTrainedModel,
+    RobertaConfig,
+    RobertaForCausalLM,
 )
 
 from ktqueue.errors import ConfigurationError
@@ -50,6 +54,21 @@ def test_models_that_take_no_positions_are_refused() -> None:
     bart = BartForCausalLM(BartConfig(vocab_size=VOCABULARY, d_model=16, decoder_layers=2, decoder_attention_heads=2))
     with pytest.raises(ConfigurationError, match="bart models can't be batched: they are not told where a token is"):
         prepare(Part(bart))
+
+
+@pytest.mark.parametrize("decoder", [True, False])
+def test_models_that_look_both_ways_are_refused(*, decoder: bool) -> None:
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 2}
+    config = BertConfig(vocab_size=VOCABULARY, num_attention_heads=2, is_decoder=decoder, **sizes)
+    with nullcontext() if decoder else pytest.raises(ConfigurationError, match="look at what comes after a token"):
+        assert len(prepare(Part(BertLMHeadModel(config)))) == 2
+
+
+def test_models_that_count_positions_from_behind_padding_are_refused() -> None:
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 2}
+    config = RobertaConfig(vocab_size=VOCABULARY, num_attention_heads=2, is_decoder=True, **sizes)
+    with pytest.raises(ConfigurationError, match="roberta models can't be batched: they count positions from behind"):
+        prepare(Part(RobertaForCausalLM(config)))
 
 
 @pytest.mark.parametrize(("window", "refused"), [(8, True), (CONTEXT, False), (None, False)])

@@ -5,15 +5,21 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedModel
+from transformers import LongcatFlashConfig, LongcatFlashForCausalLM, PreTrainedModel
 
+from ktqueue.errors import ConfigurationError
 from tests.support.tiny_models import tiny_gemma3, tiny_hunyuan, tiny_llama, tiny_mistral, tiny_moe, tiny_qwen3
+from worker.engines.causal.fitting import quicken
 from worker.engines.causal.norms import fuse_norms
+from worker.engines.causal.paged import prepare
+from worker.engines.causal.part import Part
 from worker.engines.packed import PackedLinear, is_plain, pack_linears
 
 IDS = torch.arange(4, 21).unsqueeze(0)
@@ -66,6 +72,42 @@ def test_what_is_no_plain_float32_layer_stays() -> None:
     )
     assert pack_linears(model) == 0
     assert [is_plain(layer) for layer in model] == [False, True, False, False, False, False]
+
+
+@needs_mkl
+def test_who_computes_with_packed_weights_gets_no_number() -> None:
+    layer = PackedLinear(torch.nn.Linear(3, 2))
+    assert (layer.weight.shape, layer.weight.dtype, layer.weight.device.type) == ((2, 3), torch.float32, "cpu")
+    assert torch.nn.functional.linear(torch.zeros(1, 3), layer.weight).isnan().all()
+    assert "weight" not in layer.state_dict()
+
+
+@needs_mkl
+@pytest.mark.parametrize(("dtype", "refused"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_models_that_compute_with_the_weights_of_a_layer_are_not_packed(dtype: torch.dtype, *, refused: bool) -> None:
+    """LongCat's routers do."""
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "ffn_hidden_size": 16,
+        "expert_ffn_hidden_size": 8,
+        "num_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "n_routed_experts": 4,
+        "zero_expert_num": 0,
+        "moe_topk": 2,
+        "q_lora_rank": 8,
+        "kv_lora_rank": 8,
+        "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 4,
+        "v_head_dim": 4,
+        "head_dim": 4,
+    }
+    torch.manual_seed(9)
+    part = Part(LongcatFlashForCausalLM(LongcatFlashConfig(vocab_size=32, **sizes)).eval().to(dtype))
+    prepare(part)
+    with pytest.raises(ConfigurationError, match="can't be run on a CPU in float32") if refused else nullcontext():
+        quicken(part, compiled=False)
 
 
 @pytest.mark.parametrize(("make", "norms"), [(tiny_llama, 7), (tiny_mistral, 7), (tiny_gemma3, 19), (tiny_qwen3, 13)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,30 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    NanoChatConfig,
+    NanoChatForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from ktqueue.errors import ConfigurationError
 from ktqueue.models import ModelSpec
 from tests.support.engines import Run, causal_engine, generate, greedy
 from tests.support.stages import staged, stages_of
-from tests.support.tiny_models import byte_tokenizer, save_causal, tiny_gemma3, tiny_llama
+from tests.support.tiny_models import (
+    VOCABULARY,
+    byte_tokenizer,
+    save_causal,
+    tiny_gemma3,
+    tiny_granite,
+    tiny_llama,
+    tiny_mistral,
+    tiny_moe,
+    tiny_qwen3,
+)
 from worker.engines.base import Request
 from worker.engines.causal.blocks import Blocks
 from worker.engines.causal.flight import Landed
@@ -157,8 +175,11 @@ def test_a_stage_that_dies_takes_the_engine_down_and_leaves_nobody(
     assert not any(psutil.pid_exists(process.pid) for process in processes)
 
 
-def test_parts_of_a_model_one_after_the_other_are_the_model(causal: PreTrainedModel, tmp_path: Path) -> None:
-    save_causal(causal, tmp_path)
+@pytest.mark.parametrize("make", [tiny_llama, tiny_qwen3, tiny_gemma3, tiny_mistral, tiny_moe, tiny_granite])
+def test_parts_of_a_model_one_after_the_other_are_the_model(
+    make: Callable[[], PreTrainedModel], tmp_path: Path
+) -> None:
+    save_causal(make(), tmp_path)
     spec = ModelSpec(alias="m", engine="causal", source=f"path:{tmp_path}")
     ids, positions = torch.arange(7), torch.arange(7)
     count = Cutter(spec).count
@@ -174,6 +195,30 @@ def test_parts_of_a_model_one_after_the_other_are_the_model(causal: PreTrainedMo
         for part in parts:
             given = part(given, positions)
         assert torch.equal(given, whole(ids, positions))
+
+
+def tiny_gpt2() -> PreTrainedModel:
+    """Its layers are elsewhere than others'."""
+    model: PreTrainedModel = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=8, n_layer=2, n_head=2))
+    return model
+
+
+def tiny_nanochat() -> PreTrainedModel:
+    """Its norm is before the layers, too."""
+    sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return NanoChatForCausalLM(NanoChatConfig(vocab_size=VOCABULARY, num_key_value_heads=2, **sizes))
+
+
+@pytest.mark.parametrize(("make", "name"), [(tiny_gpt2, "gpt2"), (tiny_nanochat, "nanochat")])
+def test_models_whose_parts_would_compute_something_else_are_refused(
+    make: Callable[[], PreTrainedModel], name: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    save_causal(make(), tmp_path)
+    with (
+        pytest.raises(ConfigurationError, match=f"model 'm': {name} models can't be spread over several devices"),
+        staged(tmp_path, tokenizer),
+    ):
+        pass
 
 
 def test_what_can_not_be_spread_says_so(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:

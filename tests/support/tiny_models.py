@@ -15,6 +15,8 @@ from transformers import (
     Gemma3TextConfig,
     GptOssConfig,
     GptOssForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     HunYuanMoEV1Config,
     HunYuanMoEV1ForCausalLM,
     LlamaConfig,
@@ -127,6 +129,13 @@ def tiny_hunyuan() -> PreTrainedModel:
     return _ready(HunYuanMoEV1ForCausalLM(HunYuanMoEV1Config(**_CAUSAL, num_experts=4, moe_topk=[2, 2, 2])))
 
 
+def tiny_granite() -> PreTrainedModel:
+    """Embeddings, logits, and what each layer adds are multiplied."""
+    torch.manual_seed(8)
+    multipliers: dict[str, Any] = {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22}
+    return _ready(GraniteForCausalLM(GraniteConfig(**_CAUSAL, **multipliers)))
+
+
 def tiny_sinks() -> PreTrainedModel:
     """Attention that may attend to nothing, which ours can't."""
     experts: dict[str, Any] = {"num_local_experts": 2, "num_experts_per_tok": 1}
@@ -150,11 +159,10 @@ def save_encoder(folder: Path) -> Path:
     return folder
 
 
-def save_classifier(folder: Path, labels: list[str]) -> Path:
+def save_classifier(folder: Path, labels: dict[int, str]) -> Path:
     """Weights with a classification head."""
     torch.manual_seed(5)
-    names = dict(enumerate(labels))
-    config = BertConfig(**_SIZES, id2label=names)
+    config = BertConfig(**_SIZES, id2label=labels)
     BertForSequenceClassification(config).save_pretrained(folder)
     byte_tokenizer(encoder=True).save_pretrained(folder)
     return folder

@@ -146,6 +146,10 @@ class EncoderEngine:
             result = self._head.result(request, rows)
         except Refused as refused:
             return Failed(request.id, refused.error)
+        except Exception as error:
+            if is_fatal(error):
+                raise
+            return Failed(request.id, blame(error))
         usage = Usage(prompt_tokens=sum(len(item.ids) for item in member.items), completion_tokens=0)
         return Finished(request.id, result, usage, member.largest_batch)
 

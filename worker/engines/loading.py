@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from worker.engines.device import DTYPES, choose_device, rules, stay_on, use_thr
 from worker.engines.encoder import EncoderEngine
 from worker.engines.gguf_file import load_gguf
 from worker.engines.heads import POOLINGS, Head, Labels, Pooling, Vectors
+from worker.engines.positions import places
 from worker.engines.quantised import load_model
 from worker.engines.texts import Reader
 
@@ -43,6 +44,9 @@ LARGEST_SANE_CONTEXT = 10_000_000
 
 _PARTS = ("Transformer", "Pooling", "Normalize")
 """Of sentence-transformers' modules those that are done here, the last as a request wishes."""
+
+_NEWER_NAMES = {"mean": "mean_tokens", "cls": "cls_token"}
+"""What sentence-transformers 6 calls what it called otherwise before."""
 
 
 def load_encoder(spec: ModelSpec, place: Place) -> Engine:
@@ -55,8 +59,10 @@ def load_encoder(spec: ModelSpec, place: Place) -> Engine:
         classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
         family = AutoModelForSequenceClassification if classifies else AutoModel
         model = _ready(_model(family, spec, weights, config, device), device)
-        reader = Reader(tokenizer, min(_places(model), context_of(spec, model, tokenizer.model_max_length)))
+        reader = Reader(tokenizer, context_of(spec, model, tokenizer.model_max_length))
         pad = _pad(model, tokenizer)
+        if classifies:
+            _check_labels(spec, model)
         head: Head = Labels(model, reader, pad) if classifies else Vectors(model, reader, _pooling(spec, weights), pad)
     _check_tasks(spec, head)
     return EncoderEngine(head, max_batch=spec.max_batch, rules=rules(spec, device))
@@ -134,19 +140,6 @@ def _config(spec: ModelSpec, weights: Weights) -> PreTrainedConfig:
     return config
 
 
-def _places(model: PreTrainedModel) -> int:
-    """The most tokens that there are positions for, where a model counts them from behind that of padding."""
-    tables = [getattr(module, "position_embeddings", None) for module in model.modules()]
-    return min(
-        (
-            table.num_embeddings - table.padding_idx - 1
-            for table in tables
-            if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None
-        ),
-        default=LARGEST_SANE_CONTEXT,
-    )
-
-
 def _pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """What rows are filled up with. Models that score a text by its last token look for it before these."""
     told: int | None = getattr(model.config, "pad_token_id", None)
@@ -179,11 +172,15 @@ def _ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 
 
 def context_of(spec: ModelSpec, model: PreTrainedModel, tokenizer_says: int) -> int:
-    """The most tokens of one text, as the catalogue says, or else the model and its tokenizer."""
+    """The most tokens of one text, as the catalogue says, or else the model and its tokenizer.
+
+    Never more than there are learned positions for.
+    """
+    most = min(places(model), default=LARGEST_SANE_CONTEXT)
     if spec.context is not None:
-        return spec.context
+        return min(spec.context, most)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LARGEST_SANE_CONTEXT
-    context: int = min(positions, tokenizer_says)
+    context: int = min(positions, tokenizer_says, most)
     if context >= LARGEST_SANE_CONTEXT:
         raise ConfigurationError(f"model {spec.alias!r}: does not say how long a text may be; set 'context'")
     return context
@@ -199,12 +196,21 @@ def _pooling(spec: ModelSpec, weights: Weights) -> Pooling:
     entries: dict[str, Any] | None = _beside(weights, "1_Pooling/config.json")
     if entries is None:
         return POOLINGS["mean_tokens"]
-    modes = [name.removeprefix("pooling_mode_") for name, on in entries.items() if on is True and "_mode_" in name]
+    modes = _modes(entries)
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise ConfigurationError(
             f"model {spec.alias!r}: can't pool by {', '.join(modes)}; can by {', '.join(POOLINGS)}"
         )
     return POOLINGS[modes[0]]
+
+
+def _modes(entries: Mapping[str, Any]) -> list[str]:
+    """What a file on pooling names: sentence-transformers 6 in one entry, those before it with a switch for each."""
+    told = entries.get("pooling_mode")
+    if told is None:
+        return [name.removeprefix("pooling_mode_") for name, on in entries.items() if on is True and "_mode_" in name]
+    modes = told if isinstance(told, list) else [told]
+    return [_NEWER_NAMES.get(str(mode), str(mode)) for mode in modes]
 
 
 def _beside(weights: Weights, name: str) -> Any:
@@ -217,6 +223,15 @@ def _beside(weights: Weights, name: str) -> Any:
         _raise_exceptions_for_connection_errors=False,
     )
     return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def _check_labels(spec: ModelSpec, model: PreTrainedModel) -> None:
+    told = sorted(int(index) for index in model.config.id2label or {})
+    if told != list(range(len(told))):
+        raise ConfigurationError(
+            f"model {spec.alias!r}: its configuration names the labels {', '.join(map(str, told))}, "
+            f"not 0 to {len(told) - 1}"
+        )
 
 
 def _check_tasks(spec: ModelSpec, head: Head) -> None:

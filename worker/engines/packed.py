@@ -32,8 +32,8 @@ class PackedLinear(torch.nn.Module):
         # The operator asks the unpacked weights for their shape, and reads them only if the packed ones are unfit.
         self._shape = torch.empty(1).expand(self.out_features, self.in_features)
         self._bias: torch.Tensor | None = layer.bias
-        # Models ask a layer's weights for their dtype, too. On no device, they can't be computed with.
-        self.weight = torch.empty_like(layer.weight, device="meta")
+        # Models ask a layer's weights for their dtype, too. One that computes with them must not get a number.
+        self.weight = layer.weight.new_full((1,), torch.nan).expand(self.out_features, self.in_features)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(…, in) to (…, out)."""

@@ -157,7 +157,10 @@ class CausalEngine:
         """End a request; the text that it has come to is kept."""
         answer = self._answers.get(job_id)
         self.cancel(job_id)
-        return Cut(job_id) if answer is None else answer.cut()
+        try:
+            return Cut(job_id) if answer is None else answer.cut()
+        except Exception:  # noqa: BLE001 - as in _take; its time is over, so there is nobody to tell
+            return Cut(job_id)
 
     def _check_token(self, largest: int, of: str) -> None:
         # A tokenizer may know more of them than its model. Such a one would take a GPU along.
@@ -218,7 +221,11 @@ class CausalEngine:
     def _take(self, member: Member, token: int, chances: Chances | None, sharing: int) -> None:
         self._drawn += 1
         self._scheduler.know(member, token)
-        outputs, over = self._answers[member.job_id].take(member.choice, token, chances, sharing)
+        try:
+            outputs, over = self._answers[member.job_id].take(member.choice, token, chances, sharing)
+        except Exception as error:  # noqa: BLE001 - some tokenizers fail on tokens that only their model has
+            self._fail(member, blame(error), spoilt=False)
+            return
         self._ended += outputs
         if over:
             self._remove(member)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ktqueue.errors import ConfigurationError
 from ktqueue.models import ModelSpec
 from worker.engines.causal.attention.choose import Need, choose
 from worker.engines.causal.cache import Cache, Size
@@ -91,6 +92,21 @@ def quicken(part: Part, *, compiled: bool) -> None:
         merge_projections(model)
         compile_layers(model)
     elif part.device.type == "cpu":
+        before = _is_finite(part)
         merge_projections(model)
         pack_linears(model)
         fuse_norms(model)
+        if before and not _is_finite(part):
+            kind = model.config.get_text_config().model_type
+            raise ConfigurationError(
+                f"{kind} models can't be run on a CPU in float32: they compute with weights of layers that are packed; "
+                "set dtype = 'bfloat16'"
+            )
+
+
+@torch.inference_mode()
+def _is_finite(part: Part) -> bool:
+    """Whether a forward of a few tokens gives numbers."""
+    positions = torch.arange(2, device=part.device)
+    with attending(unpaged()):
+        return bool(part(part.inputs(2), positions).isfinite().all())

@@ -18,6 +18,7 @@ from transformers import AttentionInterface
 from ktqueue.errors import ConfigurationError
 from worker.engines.causal.attention.base import LayerShape
 from worker.engines.causal.part import Part
+from worker.engines.positions import counts_from_padding
 
 NAME = "ktqueue"
 _KINDS = frozenset({"full_attention", "sliding_attention"})
@@ -81,8 +82,9 @@ def _interface(
 ) -> tuple[torch.Tensor, None]:
     if attention_mask is not None or s_aux is not None:
         raise ConfigurationError("models whose attention has masks or sinks of its own can't be batched here")
+    if getattr(module, "is_causal", True) is False:
+        raise ConfigurationError("models that look at what comes after a token can't be batched here")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    del module
     out = torch.ops.ktqueue.attend(query, key, value, scale, sliding_window or 0, softcap or 0.0)
     return out, None
 
@@ -135,6 +137,8 @@ def prepare(part: Part) -> list[LayerShape]:
     kind, count = config.model_type, config.num_hidden_layers
     if "position_ids" not in signature(model.forward).parameters:
         raise ConfigurationError(f"{kind} models can't be batched: they are not told where a token is")
+    if counts_from_padding(model):
+        raise ConfigurationError(f"{kind} models can't be batched: they count positions from behind that of padding")
     layer_types = (getattr(config, "layer_types", None) or [_kind_of_all(config)] * count)[:count]
     if not set(layer_types) <= _KINDS or getattr(config, "num_kv_shared_layers", None):
         raise ConfigurationError(f"{kind} models can't be batched: not all layers have keys and values of their own")

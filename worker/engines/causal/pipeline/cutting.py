@@ -31,13 +31,13 @@ class Cutter:
             self.config: PreTrainedConfig = self._whole.config
         else:
             self.config = AutoConfig.from_pretrained(self._weights.name, revision=self._weights.revision or "main")
-        if type(self.config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        self._quantised = method_of(self.config) is not None
+        self._class: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(self.config), None)
+        self.count: int = self.config.get_text_config().num_hidden_layers
+        if self._class is None or not _goes_on(self._hollow(self._class)):
             raise ConfigurationError(
                 f"model {spec.alias!r}: {self.config.model_type} models can't be spread over several devices"
             )
-        self._quantised = method_of(self.config) is not None
-        self._class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)]
-        self.count: int = self.config.get_text_config().num_hidden_layers
 
     def load(self, layers: range, device: torch.device) -> Part:
         """These layers with their weights; also what comes before the first of all, and after the last."""
@@ -53,14 +53,17 @@ class Cutter:
         if self._quantised:
             # Random numbers are not quantised, and take another time.
             return self._load(layers, device, first=first, last=last)
-        with torch.device("meta"):
-            config = copy.deepcopy(self.config)
-            model = self._cut_class(layers, first=first, last=last)._from_config(config, dtype=self._dtype)  # noqa: SLF001
+        model = self._hollow(self._cut_class(layers, first=first, last=last))
         model.to_empty(device=device)
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.is_floating_point():
                 torch.nn.init.normal_(tensor, std=0.02)
         return _part(model, layers, device, first=first, last=last)
+
+    def _hollow(self, model_class: Any) -> Any:
+        """A model of no weights."""
+        with torch.device("meta"):
+            return model_class._from_config(copy.deepcopy(self.config), dtype=self._dtype)  # noqa: SLF001
 
     def _load(self, layers: range, device: torch.device, *, first: bool, last: bool) -> Part:
         model = load_model(
@@ -76,8 +79,7 @@ class Cutter:
 
     def kinds(self) -> list[int]:
         """For each layer the number of the first that is like it."""
-        with torch.device("meta"):
-            model = self._class._from_config(copy.deepcopy(self.config), dtype=self._dtype)  # noqa: SLF001
+        model = self._hollow(self._class)
         seen: dict[Any, int] = {}
         types = getattr(self.config.get_text_config(), "layer_types", None) or [None] * self.count
         shapes = [
@@ -100,8 +102,6 @@ class Cutter:
 def _cut(model: Any, layers: range, *, first: bool, last: bool) -> None:
     """Leave out what is not there, keeping the names of what is."""
     base = model.base_model
-    if not all(hasattr(base, name) for name in ("layers", "norm", "embed_tokens")):
-        raise ConfigurationError(f"{model.config.model_type} models can't be spread over several devices")
     for index in range(len(base.layers)):
         if index not in layers:
             base.layers[index] = torch.nn.Identity()
@@ -123,6 +123,9 @@ def _part(model: Any, layers: range, device: torch.device, *, first: bool, last:
     """To a model these layers are now all that there are."""
     base, config = model.base_model, model.config.get_text_config()
     _drop_ends(model, first=first, last=last)
+    if not first and hasattr(base, "embedding_multiplier"):
+        # Granite and its kin multiply whatever comes before the layers, be it a token's embedding or not.
+        base.embedding_multiplier = 1.0
     base.layers = torch.nn.ModuleList([base.layers[index] for index in layers])
     config.num_hidden_layers = len(layers)
     if types := getattr(config, "layer_types", None):
@@ -131,3 +134,31 @@ def _part(model: Any, layers: range, device: torch.device, *, first: bool, last:
     model.eval()
     model.requires_grad_(requires_grad=False)
     return Part(model, first=first, last=last)
+
+
+class _Ear(torch.nn.Module):
+    """In place of the norm behind the layers."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        # There may be no other weights, and a model asks its own for its device and dtype.
+        self.weight = torch.nn.Parameter(torch.empty(1, dtype=dtype))
+        self.heard: list[torch.Tensor] = []
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        self.heard.append(hidden)
+        return hidden
+
+
+@torch.inference_mode()
+def _goes_on(hollow: Any) -> bool:
+    """Whether parts behind the first give what they are given to their layers as it is, and from there to the norm."""
+    if not all(hasattr(hollow.base_model, name) for name in ("layers", "norm", "embed_tokens")):
+        return False
+    hollow.base_model.layers = torch.nn.ModuleList()
+    hollow.base_model.norm = ear = _Ear(hollow.dtype)
+    _drop_ends(hollow, first=False, last=False)
+    part = _part(hollow.to_empty(device="cpu"), range(0), torch.device("cpu"), first=False, last=False)
+    given = torch.randn(2, part.width, dtype=part.dtype)
+    after = part(given, torch.arange(2))
+    return len(ear.heard) == 1 and torch.equal(ear.heard[0][0], given) and torch.equal(after, given)
