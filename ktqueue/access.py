@@ -15,6 +15,9 @@ BELIEVED_S = 5.0
 """For how long a process believes what it read of keys: so long one that is revoked elsewhere may still be let in."""
 MOST_UNKNOWN = 10_000
 """Unknown prefixes that are remembered. Apart from the known ones, so that whoever makes them up pushes out no key."""
+REMEMBERED_S = 300.0
+MOST_REMEMBERED = 10_000
+"""So many of the keys that were used in that time are read again together: their next request needs no query."""
 A_QUERY = 1_000
 """Keys that are read at once."""
 
@@ -37,8 +40,9 @@ class OpenAccess:
 class KeyAccess:
     """Callers are who their keys say. What was read of a key is believed for some seconds, so a request costs no query.
 
-    When they are over, all keys that were used in them are read again at once: a thousand tenants cost one query, not a
-    thousand. ``used`` is told the id of each key that was let in.
+    When they are over, all keys that were used of late are read again at once: a thousand tenants cost one query, not a
+    thousand. A process begins with those that any process let in last. ``used`` is told the id of each key that was let
+    in.
     """
 
     def __init__(
@@ -48,7 +52,7 @@ class KeyAccess:
         self._used = used
         self._clock = clock
         self._known: dict[str, ApiKey] = {}
-        self._asked_for: set[str] = set()
+        self._asked_for: dict[str, float] | None = None
         self._unknown: set[str] = set()
         self._believed_until = 0.0
 
@@ -69,10 +73,11 @@ class KeyAccess:
         return Caller(key.tenant, key.scopes, key.counted_as, key.limits)
 
     def _found(self, prefix: str) -> ApiKey | None:
-        if self._clock() >= self._believed_until:
+        now = self._clock()
+        if now >= self._believed_until:
             # First, so that one thread reads and the others go on with what was read last.
-            self._believed_until = self._clock() + BELIEVED_S
-            self._read_again()
+            self._believed_until = now + BELIEVED_S
+            self._read_again(now)
         key = self._known.get(prefix)
         if key is None and prefix not in self._unknown:
             key = self._read([prefix]).get(prefix)
@@ -80,15 +85,19 @@ class KeyAccess:
                 self._remember_unknown(prefix)
             else:
                 self._known[prefix] = key
-        if key is not None:
-            self._asked_for.add(prefix)
+        if key is not None and self._asked_for is not None:
+            self._asked_for[prefix] = now
         return key
 
-    def _read_again(self) -> None:
-        prefixes, self._asked_for = list(self._asked_for), set()
+    def _read_again(self, now: float) -> None:
+        if self._asked_for is None:
+            self._asked_for = dict.fromkeys(self._registry.latest_prefixes(A_QUERY), now)
+        of_late = [(at, prefix) for prefix, at in list(self._asked_for.items()) if at > now - REMEMBERED_S]
+        latest = sorted(of_late, reverse=True)[:MOST_REMEMBERED]
+        self._asked_for = {prefix: at for at, prefix in latest}
         self._unknown = set()
         try:
-            self._known = self._read(prefixes)
+            self._known = self._read([prefix for _, prefix in latest])
         except StoreUnavailable:
             self._known = {}
             raise

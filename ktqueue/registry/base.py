@@ -72,6 +72,9 @@ class Registry(Protocol):
     def keys_by_prefix(self, prefixes: Collection[str]) -> list[ApiKey]:
         """The keys that begin with these."""
 
+    def latest_prefixes(self, limit: int) -> list[str]:
+        """What those keys begin with, of up to ``limit``, that were used or made last and not revoked."""
+
     def keys(self, query: KeyQuery) -> list[ApiKey]:
         """Those that match, newest first."""
 

@@ -42,6 +42,13 @@ class MemoryRegistry:
         with self._lock:
             return [key for key in self._keys.values() if key.prefix in prefixes]
 
+    def latest_prefixes(self, limit: int) -> list[str]:
+        """What those keys begin with, of up to ``limit``, that were used or made last and not revoked."""
+        with self._lock:
+            valid = [key for key in self._keys.values() if key.revoked_at is None]
+        valid.sort(key=lambda key: (key.last_used_at or key.created_at, key.id), reverse=True)
+        return [key.prefix for key in valid[:limit]]
+
     def keys(self, query: KeyQuery) -> list[ApiKey]:
         """Those that match, newest first."""
         with self._lock:

@@ -24,6 +24,12 @@ ANY_KEY = sa.select(api_keys.c.id).limit(1)
 ADD_KEY = insert_new(api_keys)
 KEY = sa.select(api_keys).where(_this_key)
 KEYS_BY_PREFIX = sa.select(api_keys).where(among(api_keys.c.prefix, "prefixes"))
+LATEST_PREFIXES = (
+    sa.select(api_keys.c.prefix)
+    .where(api_keys.c.revoked_at.is_(None))
+    .order_by(sa.func.coalesce(api_keys.c.last_used_at, api_keys.c.created_at).desc(), api_keys.c.id.desc())
+    .limit(sa.bindparam("most", type_=sa.Integer))
+)
 _KEY_COLUMNS = [column.name for column in api_keys.c]
 REVOKE_KEY = sa.update(api_keys).where(_this_key).values(revoked_at=sa.func.coalesce(api_keys.c.revoked_at, db_now()))
 _until = sa.bindparam("until", type_=sa.BigInteger)
@@ -97,6 +103,11 @@ class SqlRegistry:
         with self._database.reader() as connection:
             rows = connection.execute(KEYS_BY_PREFIX, {"prefixes": list(prefixes)}).all()
         return [_known_key_of(tuple(row)) for row in rows]
+
+    def latest_prefixes(self, limit: int) -> list[str]:
+        """What those keys begin with, of up to ``limit``, that were used or made last and not revoked."""
+        with self._database.reader() as connection:
+            return list(connection.execute(LATEST_PREFIXES, {"most": limit}).scalars())
 
     def keys(self, query: KeyQuery) -> list[ApiKey]:
         """Those that match, newest first."""

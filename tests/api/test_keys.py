@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from api.operation import Operation
 from api.operations import OPERATIONS
-from ktqueue.access import BELIEVED_S, Access, AccessOnceThereAreKeys, KeyAccess
+from ktqueue.access import BELIEVED_S, REMEMBERED_S, Access, AccessOnceThereAreKeys, KeyAccess
 from ktqueue.api_key import new_parts
 from ktqueue.errors import StoreUnavailable
 from ktqueue.job import JsonObject
@@ -209,6 +209,35 @@ def test_many_keys_are_read_again_in_one_query(keyed: Keyed) -> None:
     keyed.sql.calls.clear()
     keyed.api.scene.clock.sleep(BELIEVED_S)
     assert {keyed.submit(text).status_code for text in texts} == {202}
+    assert keyed.sql.calls["keys_by_prefix"] == 1
+
+
+def test_a_process_begins_with_the_keys_that_others_let_in(keyed: Keyed) -> None:
+    texts = [keyed.key() for _ in range(5)]
+    for text in texts:
+        keyed.submit(text)
+    other = keyed.access(keyed.api)
+    keyed.sql.calls.clear()
+    assert [other.caller(f"Bearer {text}").tenant for text in texts] == 5 * ["a"]
+    assert (keyed.sql.calls["latest_prefixes"], keyed.sql.calls["keys_by_prefix"]) == (1, 1)
+
+
+def test_keys_that_rest_for_a_while_are_read_with_the_others(keyed: Keyed) -> None:
+    one, other = keyed.key(), keyed.key()
+    keyed.submit(one)
+    keyed.submit(other)
+    for _ in range(int(REMEMBERED_S / BELIEVED_S) - 1):
+        keyed.api.scene.clock.sleep(BELIEVED_S)
+        keyed.submit(one)
+    keyed.sql.calls.clear()
+    keyed.submit(other)
+    assert "keys_by_prefix" not in keyed.sql.calls
+
+    for _ in range(int(REMEMBERED_S / BELIEVED_S) + 1):
+        keyed.api.scene.clock.sleep(BELIEVED_S)
+        keyed.submit(one)
+    keyed.sql.calls.clear()
+    keyed.submit(other)
     assert keyed.sql.calls["keys_by_prefix"] == 1
 
 

@@ -56,6 +56,15 @@ def test_a_key_is_kept_as_it_is(registry: Registry) -> None:
     assert registry.key(key(registry, scopes=frozenset()).id) is not None
 
 
+def test_the_latest_keys_are_those_used_or_made_last(registry: Registry) -> None:
+    made = [key(registry, prefix=f"prefix-{number}") for number in range(4)]
+    assert registry.latest_prefixes(9) == ["prefix-3", "prefix-2", "prefix-1", "prefix-0"]
+    registry.used_keys([made[1].id])
+    registry.revoke_key(made[2].id)
+    assert sorted(registry.latest_prefixes(9)) == ["prefix-0", "prefix-1", "prefix-3"]
+    assert len(registry.latest_prefixes(2)) == 2
+
+
 def test_keys_are_listed_newest_first_and_page_by_page(registry: Registry) -> None:
     made = [key(registry, tenant=tenant) for tenant in "abab"]
     assert registry.keys(KeyQuery()) == made[::-1]
