@@ -86,15 +86,16 @@ def empty(folder: Path) -> None:
 
 def take(folder: Path, role: Role) -> Ledger:
     """A ledger for this process, which must not fork after this."""
-    for number in itertools.count():
-        path = folder / f"{number}.ledger"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not _lock(descriptor):
-            os.close(descriptor)
-            continue
-        crashes = _clear(path, descriptor)
-        _write(descriptor, Holder(os.getpid(), role), crashes)
-        return Ledger(str(number), descriptor, crashes)
+    with _alone(folder):
+        for number in itertools.count():
+            path = folder / f"{number}.ledger"
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if not _lock(descriptor):
+                os.close(descriptor)
+                continue
+            crashes = _clear(path, descriptor)
+            _write(descriptor, Holder(os.getpid(), role), crashes)
+            return Ledger(str(number), descriptor, crashes)
     raise AssertionError("numbers have no end")
 
 
@@ -102,15 +103,15 @@ def survey(folder: Path) -> Survey:
     """How things are now; what the dead have left is put in order on the way."""
     living: list[Holder] = []
     crashes: Counter[Role] = Counter()
-    for path in folder.glob("*.ledger"):
-        with _opened(path) as descriptor:
-            free = _lock(descriptor)
-            if free:
-                crashes += _clear(path, descriptor)
-                continue
-            holder, counted = _read(descriptor)
-            crashes += counted
-            living += [holder] if holder is not None else []
+    with _alone(folder):
+        for path in folder.glob("*.ledger"):
+            with _opened(path) as descriptor:
+                if _lock(descriptor):
+                    crashes += _clear(path, descriptor)
+                    continue
+                holder, counted = _read(descriptor)
+                crashes += counted
+                living += [holder] if holder is not None else []
     return Survey(living, crashes, [str(path) for path in folder.glob("*.db") if _has_numbers(path)])
 
 
@@ -120,6 +121,17 @@ def _has_numbers(path: Path) -> bool:
         return path.stat().st_size > 0
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody takes or surveys meanwhile: for a moment a survey holds the ledgers of the dead, as the living do."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

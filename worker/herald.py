@@ -42,13 +42,16 @@ class Herald:
             self._sleep(self._every_s)
 
     def stop(self) -> None:
-        """Tell no more; what was told last is forgotten by and by."""
-        self._stopped = True
+        """Tell no more, also what a thread is about to tell; what was told last is forgotten by and by."""
+        with self._telling:
+            self._stopped = True
 
     def tell(self) -> None:
         """Once. Best effort: it is told again. Whichever thread it is told from, what is newer is told later."""
         try:
             with self._telling:
+                if self._stopped:
+                    return
                 self._presence.tell(self._describe(), for_ms=int(MISSED * self._every_s * 1000))
         except LanesUnavailable as error:
             logger.debug("nobody is told that this slot lives: %s", error)

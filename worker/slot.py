@@ -64,17 +64,17 @@ class Slot:
             worker=named(settings.worker_name),
             state=SlotState.STARTING,
         )
-        herald = Herald(services.presence, self._as_it_is, every_s=settings.heartbeat_seconds)
+        self._herald = Herald(services.presence, self._as_it_is, every_s=settings.heartbeat_seconds)
         with ExitStack() as on_failure:
-            on_failure.callback(herald.stop)
-            herald.start()
+            on_failure.callback(self._herald.stop)
+            self._herald.start()
             engine = self._loaded(services, seat, load)
             on_failure.pop_all()
         self._runner = self._on(engine, services)
         self._runner.tell_room()
         now = int(time.time() * 1000)  # noqa: TID251 - for people
         self._status = replace(self._status, room=engine.room(), since=now, state=SlotState.READY)
-        herald.tell()
+        self._herald.tell()
 
     def _loaded(self, services: Services, seat: Seat, load: Load) -> Engine:
         model = self._model
@@ -118,7 +118,8 @@ class Slot:
         return replace(status, running=self._runner.running, instances=instances, pulse=self._pulse.look())
 
     def close(self) -> None:
-        """The process ends in good order: whatever other slots wait for is theirs at once."""
+        """The process ends in good order: whatever other slots wait for is theirs at once, and no more is told."""
+        self._herald.stop()
         if self._relay is not None:
             self._relay.close()
 

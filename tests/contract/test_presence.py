@@ -191,6 +191,7 @@ def test_a_word_on_its_way_does_not_overtake_a_newer_one() -> None:
         return seen
 
     def stop(_: float) -> None:
+        told.wait()
         herald.stop()
 
     herald = Herald(presence, describe, every_s=2, sleep=stop)

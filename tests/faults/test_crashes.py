@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, TypeAlias
 
 import psutil
@@ -36,7 +38,7 @@ slots = 2
 faults = true
 """
 BATCH = 64
-GRACE_S = 2
+GRACE_S = 5
 LEASE_S = 60
 """So long that nothing here comes back by its lease."""
 
@@ -112,17 +114,45 @@ def holding(stack: Stack, job_id: str) -> psutil.Process:
     return psutil.Process(int(last[-1]["worker"].rsplit(":", 3)[1]))
 
 
+def frozen_with(stack: Stack, model: str, delay_ms: int) -> tuple[str, psutil.Process]:
+    """A job that runs, and its process, stopped in the middle of it: whoever looked too late tries another job."""
+
+    def caught() -> tuple[str, psutil.Process] | None:
+        job_id = stack.submit(model, {"n": 1}, params={"delay_ms": delay_ms})["id"]
+        last = until(lambda: attempts(stack, job_id), "an attempt")[-1]
+        process = psutil.Process(int(last["worker"].rsplit(":", 3)[1]))
+        process.suspend()
+        if attempts(stack, job_id)[-1]["outcome"] == "running" and writable(stack):
+            return job_id, process
+        process.resume()
+        stack.finished(job_id)
+        return None
+
+    found: tuple[str, psutil.Process] = until(caught, "a process that is stopped in the middle of a job")
+    return found
+
+
+def writable(stack: Stack) -> bool:
+    """Whether nobody is stopped in the middle of a write: that would lock all others out."""
+    with closing(sqlite3.connect(stack.home / "ktqueue.db", isolation_level=None, timeout=2)) as database:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        database.execute("ROLLBACK")
+        return True
+
+
 @pytest.mark.parametrize("victim", ["child", "parent"])
 def test_what_a_killed_worker_held_goes_on_long_before_its_lease(stack: Stack, victim: str) -> None:
-    job = stack.submit("echo", {"n": 1}, params={"delay_ms": 2_000})
-    child = holding(stack, job["id"])
+    job_id, child = frozen_with(stack, "echo", 2_000)
     killed = child if victim == "child" else child.parent()
     assert killed is not None
     killed.kill()
 
-    done = stack.finished(job["id"])
+    done = stack.finished(job_id)
     assert (done["state"], done["attempt"], done["result"]) == ("succeeded", 1, {"n": 1})
-    first, second = attempts(stack, job["id"])
+    first, second = attempts(stack, job_id)
     assert (first["outcome"], first["charged"], first["error"]["code"]) == ("crashed", False, "engine_crashed")
     assert second["outcome"] == "succeeded"
     assert first["worker"] != second["worker"]
@@ -133,7 +163,7 @@ def test_what_fits_the_grace_is_run_once_though_its_worker_was_told_to_stop(stac
     parent = holding(stack, jobs[-1]).parent()
     assert parent is not None
     parent.send_signal(signal.SIGTERM)
-    parent.wait(GRACE_S + 2)
+    until(lambda: not alive(parent), "the end of a worker that was told to stop")
 
     for job_id in jobs:
         assert stack.finished(job_id)["state"] == "succeeded"
@@ -141,36 +171,32 @@ def test_what_fits_the_grace_is_run_once_though_its_worker_was_told_to_stop(stac
 
 
 def test_what_does_not_fit_the_grace_is_given_back_uncharged(stack: Stack) -> None:
-    job = stack.submit("echo", {"n": 1}, params={"delay_ms": 3_000})
+    job = stack.submit("echo", {"n": 1}, params={"delay_ms": 10_000})
     parent = holding(stack, job["id"]).parent()
     assert parent is not None
     parent.send_signal(signal.SIGTERM)
-    parent.wait(GRACE_S + 2)
+    until(lambda: not alive(parent), "the end of a worker that was told to stop")
 
     assert stack.finished(job["id"])["attempt"] == 1
     assert outcomes(stack, job["id"]) == [("given_back", False), ("succeeded", True)]
 
 
 def test_a_worker_whose_child_is_frozen_ends_in_time_all_the_same(stack: Stack) -> None:
-    job = stack.submit("echo", {"n": 1}, params={"delay_ms": 1_000})
-    child = holding(stack, job["id"])
+    job_id, child = frozen_with(stack, "echo", 1_000)
     parent = child.parent()
     assert parent is not None
-    child.suspend()
     parent.send_signal(signal.SIGTERM)
-    parent.wait(GRACE_S + 2)
+    until(lambda: not alive(parent), "the end of a worker whose child is frozen")
 
     until(lambda: not alive(child), "the end of the frozen child")
-    assert stack.finished(job["id"])["attempt"] == 1
-    assert outcomes(stack, job["id"]) == [("crashed", False), ("succeeded", True)]
+    assert stack.finished(job_id)["attempt"] == 1
+    assert outcomes(stack, job_id) == [("crashed", False), ("succeeded", True)]
 
 
 def test_a_worker_that_was_frozen_past_its_lease_changes_nothing(forgetful: Stack) -> None:
-    job = forgetful.submit("pair", {"n": 1}, params={"delay_ms": 1_000})
-    frozen = holding(forgetful, job["id"])
-    frozen.suspend()
+    job_id, frozen = frozen_with(forgetful, "pair", 1_000)
     try:
-        done = forgetful.finished(job["id"])
+        done = forgetful.finished(job_id)
         assert (done["state"], done["attempt"]) == ("succeeded", 1)
     finally:
         frozen.resume()
@@ -178,8 +204,8 @@ def test_a_worker_that_was_frozen_past_its_lease_changes_nothing(forgetful: Stac
     others = [forgetful.submit("pair", {"n": n})["id"] for n in range(10)]
     assert {forgetful.finished(job_id)["state"] for job_id in others} == {"succeeded"}
     until(lambda: frozen.status() == psutil.STATUS_SLEEPING, "a thawed process that is at rest")
-    again = forgetful.job(job["id"])
+    again = forgetful.job(job_id)
     assert {key: again[key] for key in ("state", "attempt", "result", "finished_at")} == {
         key: done[key] for key in ("state", "attempt", "result", "finished_at")
     }
-    assert outcomes(forgetful, job["id"]) == [("lease_lost", False), ("succeeded", True)]
+    assert outcomes(forgetful, job_id) == [("lease_lost", False), ("succeeded", True)]

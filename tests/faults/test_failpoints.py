@@ -127,8 +127,10 @@ def test_a_process_that_is_killed_while_it_prunes_leaves_nothing_half_deleted(st
         for point in points:
             point.touch()
         # A walk begins at once in the next process, else a minute after the last.
-        next(each for each in reversed(stack.find("-m worker light")) if alive(each)).kill()
+        lights = until(lambda: [each for each in stack.find("-m worker light") if alive(each)], "a light worker")
+        lights[-1].kill()
         until(lambda: kept() == [young], "the end of all that is old")
-        assert not any(point.exists() for point in points)
+        # A process that is to die after it pruned takes its point away once it has.
+        until(lambda: not any(point.exists() for point in points), "two deaths")
         assert database.execute("SELECT key FROM idempotency_keys").fetchall() == [("young",)]
         assert database.execute("SELECT count(*) FROM attempts WHERE job_id <> ?", (young,)).fetchone() == (0,)

@@ -16,6 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ktqueue.embedded import socket_path
+from ktqueue.job import JsonObject
 from tests.support.stack import Stack, free_port, running, until
 
 pytestmark = pytest.mark.timeout(240)
@@ -74,6 +75,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield started
 
 
+def all_told(now: Counted, chat: JsonObject, vectors: JsonObject) -> bool:
+    """Whether the slots have told of these jobs to their ends: a heartbeat in the middle of one tells a part."""
+    return (
+        now("generated_tokens_total", model="chat") == chat["completion_tokens"]
+        and now("kv_blocks_used", model="chat") == 0
+        and now("prompt_tokens_total", model="vectors") == vectors["prompt_tokens"]
+        and now("attempt_seconds_count", model="echo") == 4
+    )
+
+
 def test_every_family_of_a_job_that_ran_has_a_sensible_value(stack: Stack) -> None:
     webhook = {"url": f"http://127.0.0.1:{free_port()}/nobody"}
     jobs = [
@@ -87,7 +98,7 @@ def test_every_family_of_a_job_that_ran_has_a_sensible_value(stack: Stack) -> No
     assert [job["state"] for job in ended] == ["succeeded", "failed", "failed", "succeeded", "succeeded"]
     chat, vectors = (job["usage"] for job in ended[3:])
     # A slot tells of its engine with its heartbeat, and a delivery may take a moment.
-    until(lambda: counted(stack)("generated_tokens_total", model="chat"), "tokens")
+    until(lambda: all_told(counted(stack), chat, vectors), "all that the slots counted")
     until(lambda: counted(stack)("padding_tokens_total", model="vectors"), "padding")
     until(lambda: counted(stack)("deliveries_total", answer="none"), "a delivery that nobody took")
     now = counted(stack)

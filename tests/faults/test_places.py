@@ -30,11 +30,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def slots(stack: Stack) -> dict[int, int]:
     """The process in each slot."""
-    return {each["slot"]: each["pid"] for each in stack.http.get("/api/v1/workers").json()["data"] if living(each)}
+    return {each["slot"]: each["pid"] for each in stack.http.get("/api/v1/workers").json()["data"] if ready(each)}
 
 
-def living(worker: dict[str, Any]) -> bool:
-    return bool(psutil.pid_exists(worker["pid"]))
+def ready(worker: dict[str, Any]) -> bool:
+    return worker["state"] == "ready" and bool(psutil.pid_exists(worker["pid"]))
 
 
 def attempts(stack: Stack, job_id: str) -> list[dict[str, Any]]:

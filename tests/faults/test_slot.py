@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -22,6 +25,20 @@ from worker.places import Seat
 from worker.slot import Slot
 
 SEAT = Seat(0, ("cpu",))
+Making: TypeAlias = Callable[..., Slot]
+
+
+@pytest.fixture
+def slot() -> Iterator[Making]:
+    """Makes slots over the Redis of all tests. Each is closed: one that is left goes on telling that it lives."""
+    with ExitStack() as stack:
+
+        def make(settings: Settings, stopping: Callable[[], bool] = lambda: False, **given: Any) -> Slot:
+            made = Slot(settings, "echo", SEAT, stopping, **given)
+            stack.callback(made.close)
+            return made
+
+        yield make
 
 
 @pytest.fixture
@@ -43,18 +60,18 @@ def row(services: Services, job: Job) -> Job:
 
 
 def test_a_slot_says_what_it_holds_before_its_first_bell(
-    settings: Settings, services: Services, caplog: pytest.LogCaptureFixture
+    slot: Making, settings: Settings, services: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        Slot(settings, "echo", SEAT, lambda: False, load=lambda *_: ToyEngine(7))
+        slot(settings, load=lambda *_: ToyEngine(7))
 
     [lane] = services.intake.lanes(["echo"])
     assert lane.room == Room(7)
     assert "; 7 jobs at once" in caplog.text
 
 
-def test_a_slot_says_that_it_lives_before_its_first_bell(settings: Settings, services: Services) -> None:
-    Slot(settings, "echo", SEAT, lambda: False, load=lambda *_: ToyEngine(7))
+def test_a_slot_says_that_it_lives_before_its_first_bell(slot: Making, settings: Settings, services: Services) -> None:
+    slot(settings, load=lambda *_: ToyEngine(7))
 
     [told] = until(services.operating.slots, "word of the slot")
     assert (told.slot.name, told.slot.model, told.slot.device) == (identity(), "echo", "cpu")
@@ -62,7 +79,7 @@ def test_a_slot_says_that_it_lives_before_its_first_bell(settings: Settings, ser
 
 
 def test_a_slot_says_that_it_loads_its_model_and_that_it_was_told_to_leave(
-    settings: Settings, services: Services
+    slot: Making, settings: Settings, services: Services
 ) -> None:
     seen: list[SlotState] = []
 
@@ -72,43 +89,41 @@ def test_a_slot_says_that_it_loads_its_model_and_that_it_was_told_to_leave(
         return ToyEngine(7)
 
     leaving = [False]
-    slot = Slot(settings.model_copy(update={"worker_name": "gpu"}), "echo", SEAT, lambda: leaving[0], load=load)
-    seen.append(slot._as_it_is().state)
+    one = slot(settings.model_copy(update={"worker_name": "gpu"}), lambda: leaving[0], load=load)
+    seen.append(one._as_it_is().state)
     leaving[0] = True
-    seen.append(slot._as_it_is().state)
+    seen.append(one._as_it_is().state)
     assert seen == [SlotState.STARTING, SlotState.READY, SlotState.STOPPING]
-    assert slot._as_it_is().worker == "gpu"
+    assert one._as_it_is().worker == "gpu"
 
 
-def test_a_slot_that_can_not_load_its_model_says_no_more(settings: Settings, services: Services) -> None:
+def test_a_slot_that_can_not_load_its_model_says_no_more(slot: Making, settings: Settings, services: Services) -> None:
     def load(*_: object) -> ToyEngine:
         raise ConfigurationError("no weights")
 
     brief = settings.model_copy(update={"heartbeat_seconds": 0.02})
     with pytest.raises(ConfigurationError):
-        Slot(brief, "echo", SEAT, lambda: False, load=load)
+        slot(brief, load=load)
     until(lambda: not services.operating.slots(), "silence")
 
 
-def test_a_slot_drains_its_lane(settings: Settings, services: Services) -> None:
+def test_a_slot_drains_its_lane(slot: Making, settings: Settings, services: Services) -> None:
     jobs = services.intake.submit_many([submission(input={"number": number}) for number in range(5)])
-    slot = Slot(settings, "echo", SEAT, lambda: False)
-
-    assert slot.drain() == 5
+    assert slot(settings).drain() == 5
     assert [row(services, job).result for job in jobs] == [{"number": number} for number in range(5)]
 
 
-def test_a_slot_with_a_broken_engine_ends_its_process(settings: Settings, services: Services) -> None:
+def test_a_slot_with_a_broken_engine_ends_its_process(slot: Making, settings: Settings, services: Services) -> None:
     job, _ = services.intake.submit(submission())
-    slot = Slot(settings, "echo", SEAT, lambda: False, load=lambda *_: ToyEngine(works=False))
+    one = slot(settings, load=lambda *_: ToyEngine(works=False))
     with pytest.raises(SystemExit) as end:
-        slot.drain()
+        one.drain()
 
     assert end.value.code == 1
     assert (row(services, job).state, row(services, job).attempt, row(services, job).claims) == (JobState.QUEUED, 0, 1)
 
 
-def test_a_slot_without_redis_leaves_the_lane_to_a_later_bell(settings: Settings) -> None:
+def test_a_slot_without_redis_leaves_the_lane_to_a_later_bell(slot: Making, settings: Settings) -> None:
     nowhere = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1"})
 
-    assert Slot(nowhere, "echo", SEAT, lambda: False).drain() == 0
+    assert slot(nowhere).drain() == 0

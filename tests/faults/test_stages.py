@@ -40,7 +40,7 @@ def ready(stack: Stack) -> None:
 
     def lives() -> bool:
         told = stack.http.get("/api/v1/workers").json()["data"]
-        return any(psutil.pid_exists(each["pid"]) for each in told)
+        return any(each["state"] == "ready" and psutil.pid_exists(each["pid"]) for each in told)
 
     until(lives, "a slot", 3 * PATIENCE_S)
 
