@@ -152,7 +152,7 @@ def _lowest() -> Figure:
 
 def _rates(*, quick: bool) -> Figure:
     """No-op jobs claimed and finished by one worker, of a thousand tenants and of one."""
-    rounds, jobs = (1, 2_000) if quick else (7, 10_000)
+    rounds, jobs = (1, 2_000) if quick else (15, 10_000)
     with Ours.open() as many, Ours.open() as one:
         rates = []
         for _ in range(rounds):

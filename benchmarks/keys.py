@@ -49,7 +49,7 @@ def keys_of(use: Keys, count: int) -> list[str]:
 
 def measure(*, quick: bool) -> list[Figure]:
     """Both ratios."""
-    rounds, requests, tenants = (2, 500, 100) if quick else (10, 1_000, TENANTS)
+    rounds, requests, tenants = (2, 500, 100) if quick else (20, 1_000, TENANTS)
     with Keyed.open() as keyed, Ours.open() as bare:
         sent = [post(keyed.submit_path, BODY, key) for key in keyed.keys(tenants)]
         with keyed.serving() as keyed_port, bare.serving() as port:

@@ -251,7 +251,7 @@ def test_they_agree_on_a_crowd(client: Client) -> None:
     run_state_machine_as_test(
         Crowd,
         settings=settings(
-            max_examples=60, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 

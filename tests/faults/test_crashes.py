@@ -38,7 +38,7 @@ slots = 2
 faults = true
 """
 BATCH = 64
-GRACE_S = 5
+GRACE_S = 3
 LEASE_S = 60
 """So long that nothing here comes back by its lease."""
 
