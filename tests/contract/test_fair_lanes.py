@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from itertools import count, cycle
 from typing import Any, TypeVar
@@ -86,23 +86,40 @@ def lanes(request: pytest.FixtureRequest, rung: list[str]) -> Lanes:
 # --- any history -----------------------------------------------------------------------------------------------
 
 
-class BothLanes(RuleBasedStateMachine):
-    """Calls both and compares."""
+class Pair(RuleBasedStateMachine):
+    """Lanes in memory and in Redis: calls both and compares."""
 
     client: Client
 
     def __init__(self) -> None:
         super().__init__()
         self.client.flushall()
-        self.bounded = {"key_1", "key_2", "key_4"}
-        self.redis = RedisLanes(self.client, lambda _: None, lambda: self.bounded)
-        self.memory = MemoryLanes(lambda _: None, now, lambda: self.bounded)
-        self.entries: dict[str, Entry] = {}
+        self.redis = RedisLanes(self.client, lambda _: None, self.bounds)
+        self.memory = MemoryLanes(lambda _: None, now, self.bounds)
+
+    def bounds(self) -> Collection[str]:
+        return ()
 
     def both(self, call: Callable[[Lanes], Answer]) -> Answer:
         answer = call(self.memory)
         assert call(self.redis) == answer
         return answer
+
+    def teardown(self) -> None:
+        self.both(lambda lanes: lanes.pull("m", 1_000))
+        assert set(self.client.scan_iter("ktq:[wqtdk]*:m*")) == set()
+
+
+class BothLanes(Pair):
+    """A few tenants, with keys, most of them bounded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bounded = {"key_1", "key_2", "key_4"}
+        self.entries: dict[str, Entry] = {}
+
+    def bounds(self) -> Collection[str]:
+        return self.bounded
 
     @rule(
         numbers=st.lists(NUMBERS, min_size=1, max_size=8),
@@ -178,10 +195,6 @@ class BothLanes(RuleBasedStateMachine):
         for number in range(31):
             self.ahead(number)
 
-    def teardown(self) -> None:
-        self.both(lambda lanes: lanes.pull("m", 1_000))
-        assert set(self.client.scan_iter("ktq:[wqtdk]*:m*")) == set()
-
 
 def test_memory_and_redis_agree_on_any_history(client: Client) -> None:
     BothLanes.client = client
@@ -196,22 +209,12 @@ def test_memory_and_redis_agree_on_any_history(client: Client) -> None:
 CROWD = [f"tenant-{number}" for number in range(10)]
 
 
-class Crowd(RuleBasedStateMachine):
+class Crowd(Pair):
     """More tenants than a pull has turns, none of them bounded; most of them with a job or two."""
-
-    client: Client
 
     def __init__(self) -> None:
         super().__init__()
-        self.client.flushall()
         self.numbers = count()
-        self.redis = RedisLanes(self.client, lambda _: None)
-        self.memory = MemoryLanes(lambda _: None, now)
-
-    def both(self, call: Callable[[Lanes], Answer]) -> Answer:
-        answer = call(self.memory)
-        assert call(self.redis) == answer
-        return answer
 
     @rule(
         tenants=st.lists(st.sampled_from(CROWD), min_size=5, max_size=20),
@@ -240,10 +243,6 @@ class Crowd(RuleBasedStateMachine):
     def all_is_the_same(self) -> None:
         self.both(lambda lanes: (lanes.view("m").depth, lanes.view("m").cost))
         self.both(lambda lanes: [lanes.ahead_of(entry(10**7, tenant)) for tenant in (CROWD[0], CROWD[9], "new")])
-
-    def teardown(self) -> None:
-        self.both(lambda lanes: lanes.pull("m", 1_000))
-        assert set(self.client.scan_iter("ktq:[wqtdk]*:m*")) == set()
 
 
 def test_they_agree_on_a_crowd(client: Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 import psutil
 import pytest
 
+from tests.support.measured import Measured
 from tests.support.stack import Stack, alive, running, until
 
 pytestmark = pytest.mark.timeout(240)
@@ -181,12 +183,14 @@ def test_what_does_not_fit_the_grace_is_given_back_uncharged(stack: Stack) -> No
     assert outcomes(stack, job["id"]) == [("given_back", False), ("succeeded", True)]
 
 
-def test_a_worker_whose_child_is_frozen_ends_in_time_all_the_same(stack: Stack) -> None:
+def test_a_worker_whose_child_is_frozen_ends_in_time_all_the_same(stack: Stack, measured: Measured) -> None:
     job_id, child = frozen_with(stack, "echo", 1_000)
     parent = child.parent()
     assert parent is not None
+    told = time.monotonic()
     parent.send_signal(signal.SIGTERM)
     until(lambda: not alive(parent), "the end of a worker whose child is frozen")
+    measured("a child was frozen: its worker ends", time.monotonic() - told, bar_s=GRACE_S + 2)
 
     until(lambda: not alive(child), "the end of the frozen child")
     assert stack.finished(job_id)["attempt"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from worker.engines.causal.scheduler import Place, Plan, Row, Scheduler, Sequenc
 from worker.engines.causal.uniform import stream_of
 from worker.engines.causal.voice import Voice
 from worker.engines.trouble import Refused, blame, is_fatal, not_finite
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -159,7 +162,9 @@ class CausalEngine:
         self.cancel(job_id)
         try:
             return Cut(job_id) if answer is None else answer.cut()
-        except Exception:  # noqa: BLE001 - as in _take; its time is over, so there is nobody to tell
+        except Exception:
+            # As in _take. It ends anyhow, only without its text.
+            logger.exception("the text of %s can't be told", job_id)
             return Cut(job_id)
 
     def _check_token(self, largest: int, of: str) -> None:
